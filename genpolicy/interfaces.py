@@ -21,10 +21,16 @@ class Policy(Protocol):
     """A generative policy: observations in, chunks of actions out, every draw an explicit input.
 
     Implementations are ``nn.Module``s that contain their normalizer, so both sides of every
-    method are in task units.
+    method are in task units. ``rng`` draws whatever noise is not given; an algorithm puts its own
+    generator there, so that its checkpoint resumes exactly.
     """
 
     spec: PolicySpec
+    rng: np.random.Generator
+
+    def config_dict(self) -> dict[str, Any]:
+        """``{"name": ..., **config}``: with ``spec``, all that rebuilding needs."""
+        ...
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Imitation loss (scalar) and metrics of one batch, still on the graph."""

@@ -1,0 +1,31 @@
+"""Generative policies, and the registry that rebuilds one from a checkpoint's description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+from genpolicy.spec import GenpolicyError, PolicySpec
+
+# A name, not an import path: a checkpoint can choose among these and run nothing else.
+POLICIES = {DiffusionPolicy.name: (DiffusionPolicy, DiffusionConfig)}
+
+
+def build_policy(config: Mapping[str, Any], spec: PolicySpec) -> DiffusionPolicy:
+    """A policy with fresh weights from ``policy.config_dict()`` (or the ``policy`` config group).
+
+    Raises:
+        GenpolicyError: Unknown name or key; the message lists the known ones.
+    """
+    entries = dict(config)
+    name = entries.pop("name", None)
+    if name not in POLICIES:
+        raise GenpolicyError(f"policy.name={name!r} is unknown; choose one of {sorted(POLICIES)}")
+    policy_class, config_class = POLICIES[name]
+    known = {field.name for field in fields(config_class)}
+    if unknown := sorted(set(entries) - known):
+        raise GenpolicyError(f"policy has unknown keys {unknown}; known are {sorted(known)}")
+    entries = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+    return policy_class(spec, config_class(**entries))

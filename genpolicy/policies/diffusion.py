@@ -1,0 +1,244 @@
+"""Diffusion policy (arXiv 2303.04137) over action chunks, with the stochastic chain DPPO tunes.
+
+Imitation minimises ‖ε − ε_θ(√ᾱ_t a + √(1−ᾱ_t) ε, t, o)‖² (DDPM, eq. 14); sampling runs the table
+of ``sampler.py``. Everything random is an input (``noise_spec``), so any draw can be replayed, in
+torch and in the exported controller.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from genpolicy.data.normalizer import Normalizer
+from genpolicy.interfaces import Batch, Noise
+from genpolicy.policies.nets.mlp import DenoisingMLP
+from genpolicy.policies.sampler import SamplerTable, alphas_cumprod
+from genpolicy.spec import GenpolicyError, Observation, PolicySpec
+
+# DPPO cuts every injected noise here, so that one draw cannot throw an arm across its workspace.
+NOISE_CLIP = 3.0
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """What a diffusion policy is, apart from its shapes.
+
+    Attributes:
+        hidden: Widths of the denoising MLP: an odd number of equal values.
+        time_dim: Size of the sinusoidal time embedding.
+        train_steps: K, diffusion steps of the training schedule.
+        sample_steps: S, denoising steps when acting; divides K.
+        eta: 0 executes DDIM; 1 with S = K executes DDPM.
+        tuned_steps: K', how many of the last S steps RL has tuned; 0 for a pretrained policy.
+        explore_eta: η of the stochastic chain that RL rolls out.
+        explore_std: Smallest std of every transition of that chain, in normalised action units.
+    """
+
+    hidden: tuple[int, ...] = (512, 512, 512)
+    time_dim: int = 32
+    train_steps: int = 100
+    sample_steps: int = 10
+    eta: float = 0.0
+    tuned_steps: int = 0
+    explore_eta: float = 1.0
+    explore_std: float = 0.1
+
+
+class Chain(NamedTuple):
+    """A rollout of the stochastic chain."""
+
+    actions: Tensor  # [B, Tp, Da] in task units, clipped to the limits: what is executed
+    states: Tensor  # [B, K'+1, Tp * Da] normalised; the last K' transitions are the tuned ones
+
+
+class DiffusionPolicy(nn.Module):
+    """Denoises chunks ``[Tp, Da]`` conditioned on ``To`` observations.
+
+    ``net`` is the network that learns. While RL tunes only the last K' of S steps, ``frozen`` is
+    the pretrained network that executes the others. ``rng`` draws whatever noise is not given;
+    a training algorithm puts its own generator there, so that its checkpoint resumes exactly.
+    """
+
+    name = "diffusion"
+
+    def __init__(self, spec: PolicySpec, config: DiffusionConfig | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config = config or DiffusionConfig()
+        if not 0 <= config.tuned_steps <= config.sample_steps:
+            raise GenpolicyError(
+                f"tuned_steps={config.tuned_steps} must lie in 0 .. "
+                f"sample_steps={config.sample_steps}"
+            )
+        if config.explore_std <= 0:
+            raise GenpolicyError(f"explore_std={config.explore_std} must be positive")
+        self.rng = np.random.default_rng(0)
+        self.chunk_dim = spec.chunk * spec.task.action.dim
+        obs_dim = spec.obs_steps * spec.task.obs_dim
+        self.normalizer = Normalizer(spec.task)
+        self.net = DenoisingMLP(self.chunk_dim, obs_dim, config.hidden, config.time_dim)
+        self.frozen: DenoisingMLP | None = None
+        if 0 < config.tuned_steps < config.sample_steps:
+            self.frozen = copy.deepcopy(self.net).requires_grad_(False)
+        self.table = SamplerTable(config.train_steps, config.sample_steps, config.eta)
+        self.explore_table = SamplerTable(
+            config.train_steps, config.sample_steps, config.explore_eta, config.explore_std
+        )
+        self.register_buffer("bars", alphas_cumprod(config.train_steps), persistent=False)
+        self.register_buffer("action_low", torch.tensor(spec.task.action.low), persistent=False)
+        self.register_buffer("action_high", torch.tensor(spec.task.action.high), persistent=False)
+
+    def config_dict(self) -> dict[str, Any]:
+        """Name and configuration: with the spec, all that rebuilding this policy needs."""
+        return {"name": self.name, **asdict(self.config), "hidden": list(self.config.hidden)}
+
+    # ---- imitation -------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """ε-prediction error of ``{"obs": {name: [B, To, D]}, "actions": [B, Tp, Da]}``."""
+        actions = self.normalizer.action(batch["actions"]).flatten(1)  # [B, A]
+        t = torch.from_numpy(self.rng.integers(len(self.bars), size=len(actions)))
+        t = t.to(actions.device)
+        eps = self._draw(tuple(actions.shape), actions.device)
+        bar = self.bars[t][:, None]
+        x = bar.sqrt() * actions + (1 - bar).sqrt() * eps
+        # Embedding the K distinct times and gathering is cheaper than embedding B of them.
+        time = self.net.time_features(torch.arange(len(self.bars), device=t.device))[t]
+        predicted = self.net(x, time, self.net.obs_features(self.normalizer.obs(batch["obs"])))
+        loss = mse_loss(predicted, eps)
+        return loss, {"train/loss": loss.detach()}
+
+    # ---- acting ----------------------------------------------------------------------------
+
+    def noise_spec(
+        self, batch: int, num_samples: int = 1, deterministic: bool = True
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the standard-normal inputs of ``sample``: ``noise`` and maybe ``step_noise``.
+
+        ``deterministic`` is the executed policy: it draws step noise only if ``eta`` > 0, and
+        none after the last step. Otherwise the exploring chain, which draws at every step.
+        """
+        chunk = (batch, num_samples, self.spec.chunk, self.spec.task.action.dim)
+        spec = {"noise": chunk}
+        steps = self.config.sample_steps
+        if not deterministic:
+            spec["step_noise"] = (steps, *chunk)
+        elif self.config.eta > 0 and steps > 1:
+            spec["step_noise"] = (steps - 1, *chunk)
+        return spec
+
+    def draw_noise(
+        self, batch: int, num_samples: int = 1, deterministic: bool = True
+    ) -> dict[str, Tensor]:
+        """The draws of ``noise_spec`` from ``self.rng``, on this policy's device."""
+        shapes = self.noise_spec(batch, num_samples, deterministic)
+        return {name: self._draw(shape, self.bars.device) for name, shape in shapes.items()}
+
+    def _draw(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32)).to(device)
+
+    def sample(
+        self,
+        obs: Mapping[str, Tensor],
+        *,
+        noise: Noise | None = None,
+        num_samples: int = 1,
+        deterministic: bool = True,
+    ) -> Tensor:
+        """``{name: [B, To, D]}`` to ``[B, N, Tp, Da]`` in task units, inside the limits."""
+        flat = self.normalizer.obs(obs)
+        noise = noise or self.draw_noise(len(flat), num_samples, deterministic)
+        return self.to_actions(self._denoise(flat, noise, deterministic)[-1])
+
+    def _denoise(self, obs: Tensor, noise: Noise, deterministic: bool) -> list[Tensor]:
+        """Normalised obs ``[B, C]`` to the states ``S+1 × [B, N, A]``, noisiest first."""
+        table = self.table if deterministic else self.explore_table
+        tuned_from = self._tuned_from()
+        nets = [self.frozen or self.net] * tuned_from
+        nets += [self.net] * (len(table) - tuned_from)
+        # Once per call and network, for all steps and samples: [B, 1, H] and [S, H].
+        parts = {
+            net: (net.obs_features(obs)[:, None], net.time_features(table.t)) for net in set(nets)
+        }
+        step_noise = noise["step_noise"].flatten(3) if "step_noise" in noise else None
+        states = [noise["noise"].flatten(2)]
+        for s, net in enumerate(nets):
+            obs_part, time_part = parts[net]
+            x = table.mean(s, states[-1], net(states[-1], time_part[s], obs_part))
+            if step_noise is not None and s < len(step_noise):
+                x = x + table.std[s] * step_noise[s].clamp(-NOISE_CLIP, NOISE_CLIP)
+            states.append(x)
+        return states
+
+    def to_actions(self, x: Tensor) -> Tensor:
+        """Flat normalised chunks ``[..., Tp * Da]`` to ``[..., Tp, Da]`` within the limits."""
+        chunk = x.unflatten(-1, (self.spec.chunk, self.spec.task.action.dim))
+        return self.normalizer.unaction(chunk).clamp(self.action_low, self.action_high)
+
+    @torch.inference_mode()
+    def act(self, obs: Observation) -> NDArray[np.float32]:
+        """One sample's first Ta actions, ``[B, Ta, Da]``."""
+        device = self.bars.device
+        tensors = {
+            key: torch.as_tensor(obs[key], dtype=torch.float32, device=device)
+            for key in self.normalizer.keys
+        }
+        return self.sample(tensors)[:, 0, : self.spec.exec_steps].cpu().numpy()
+
+    # ---- the chain that RL tunes (DPPO, section 4) -------------------------------------------
+
+    def fine_tunable(self, tuned_steps: int, **changes: Any) -> DiffusionPolicy:
+        """A copy whose last ``tuned_steps`` of S denoising steps are to be tuned.
+
+        ``changes`` replaces other entries of the configuration (``sample_steps``, ``explore_std``).
+        """
+        config = replace(self.config, tuned_steps=tuned_steps, **changes)
+        policy = DiffusionPolicy(self.spec, config)
+        policy.normalizer.load_state_dict(self.normalizer.state_dict())
+        policy.net.load_state_dict(self.net.state_dict())
+        if policy.frozen is not None:
+            policy.frozen.load_state_dict((self.frozen or self.net).state_dict())
+        return policy.to(self.bars.device)
+
+    def _tuned_from(self) -> int:
+        """First table row that ``net`` executes while a frozen half exists."""
+        return len(self.table) - self.config.tuned_steps if self.frozen is not None else 0
+
+    @torch.inference_mode()
+    def sample_chain(self, obs: Tensor, noise: Noise | None = None) -> Chain:
+        """Explore from normalised observations ``[B, C]``."""
+        noise = noise or self.draw_noise(len(obs), 1, deterministic=False)
+        states = self._denoise(obs, noise, deterministic=False)
+        tuned = torch.cat(states[-1 - self.config.tuned_steps :], dim=1)  # [B, K'+1, A]
+        return Chain(self.to_actions(tuned[:, -1]), tuned)
+
+    def chain_log_prob(self, obs: Tensor, states: Tensor) -> Tensor:
+        """Per scalar, log N(x_{i+1}; μ_θ(x_i, o), σ_i²) of every tuned transition.
+
+        Args:
+            obs: Normalised observations ``[B, C]``.
+            states: ``[B, K'+1, A]`` as ``sample_chain`` returned them.
+
+        Returns:
+            ``[B, K', Tp, Da]`` float32; the network may run under autocast, this arithmetic not.
+        """
+        steps = self.config.tuned_steps
+        rows = torch.arange(len(self.table) - steps, len(self.table), device=obs.device)
+        x, x_next = states[:, :-1], states[:, 1:]
+        table = self.explore_table
+        eps = self.net(
+            x, self.net.time_features(table.t[rows]), self.net.obs_features(obs)[:, None]
+        ).float()
+        std = table.std[rows][:, None]
+        z = (x_next - table.mean(rows, x, eps)) / std
+        log_prob = -0.5 * (z * z + np.log(2 * np.pi)) - std.log()
+        return log_prob.unflatten(-1, (self.spec.chunk, self.spec.task.action.dim))

@@ -1,0 +1,95 @@
+"""The residual MLP of DPPO (arXiv 2409.00588): actor for flat chunks, and state critics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.spec import GenpolicyError
+
+
+class ResidualTrunk(nn.Module):
+    """Pre-activation residual blocks of two layers each, then a linear read-out.
+
+    ``hidden = [h, h, h]`` is one input layer (the caller's) and one block; more blocks come in
+    pairs of layers, so the number of hidden layers is odd.
+    """
+
+    def __init__(self, hidden: Sequence[int], out_dim: int) -> None:
+        super().__init__()
+        if len(hidden) % 2 == 0 or len(set(hidden)) != 1:
+            raise GenpolicyError(f"hidden={list(hidden)} must be an odd number of equal widths")
+        width = hidden[0]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Mish(), nn.Linear(width, width), nn.Mish(), nn.Linear(width, width))
+            for _ in range(len(hidden) // 2)
+        )
+        self.out = nn.Linear(width, out_dim)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``[..., width]`` to ``[..., out_dim]``."""
+        for block in self.blocks:
+            h = h + block(h)
+        return self.out(h)
+
+
+class ResidualMLP(nn.Module):
+    """``[..., in_dim]`` to ``[..., out_dim]``: the critic of DPPO, appendix A2."""
+
+    def __init__(self, in_dim: int, hidden: Sequence[int], out_dim: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(in_dim, hidden[0])
+        self.trunk = ResidualTrunk(hidden, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the network."""
+        return self.trunk(self.input(x))
+
+
+def sinusoidal(t: Tensor, dim: int) -> Tensor:
+    """Transformer position features of (possibly fractional) ``t [...]``: ``[..., dim]``."""
+    half = dim // 2
+    frequency = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, device=t.device))
+    angle = t[..., None].float() * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class DenoisingMLP(nn.Module):
+    """Noise (or velocity) of a flat chunk, given time and a flat observation.
+
+    The first layer acts on [chunk, time, observation]. It is kept as three matrices because
+    their inputs change at different rates: the observation's part is computed once per
+    observation and the time's part once per weight update, for all denoising steps and samples.
+    """
+
+    def __init__(self, chunk_dim: int, obs_dim: int, hidden: Sequence[int], time_dim: int) -> None:
+        super().__init__()
+        self.time_dim = time_dim
+        self.time_mlp = nn.Sequential(
+            nn.Linear(time_dim, 2 * time_dim), nn.Mish(), nn.Linear(2 * time_dim, time_dim)
+        )
+        width = hidden[0]
+        self.from_chunk = nn.Linear(chunk_dim, width, bias=False)
+        self.from_obs = nn.Linear(obs_dim, width, bias=False)
+        self.from_time = nn.Linear(time_dim, width)
+        # The three parts together are initialised as the one layer that they are.
+        bound = 1 / math.sqrt(chunk_dim + obs_dim + time_dim)
+        for part in (self.from_chunk, self.from_obs, self.from_time):
+            nn.init.uniform_(part.weight, -bound, bound)
+        nn.init.uniform_(self.from_time.bias, -bound, bound)
+        self.trunk = ResidualTrunk(hidden, chunk_dim)
+
+    def time_features(self, t: Tensor) -> Tensor:
+        """First-layer contribution of times ``[...]``: ``[..., width]``."""
+        return self.from_time(self.time_mlp(sinusoidal(t, self.time_dim)))
+
+    def obs_features(self, obs: Tensor) -> Tensor:
+        """First-layer contribution of observations ``[..., obs_dim]``: ``[..., width]``."""
+        return self.from_obs(obs)
+
+    def forward(self, x: Tensor, time_features: Tensor, obs_features: Tensor) -> Tensor:
+        """Noisy chunks ``[..., chunk_dim]`` to predictions of the same shape."""
+        return self.trunk(self.from_chunk(x) + (time_features + obs_features))
