@@ -1,0 +1,1 @@
+"""Demonstrations: robomimic HDF5 in and out, training windows, normalisation, collection."""

@@ -1,0 +1,152 @@
+"""Imitation: minimise a generative policy's loss on windows of demonstrations.
+
+The recipe of Diffusion Policy (arXiv 2303.04137) and DPPO (arXiv 2409.00588): AdamW, a cosine
+learning rate after a short warm-up, and an exponential moving average of the weights, which is
+what is evaluated, fine-tuned and exported. One iteration is one gradient step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from genpolicy.data.windows import ChunkDataset
+from genpolicy.interfaces import Metrics
+from genpolicy.policies import DiffusionPolicy
+from genpolicy.pretrain.ema import Ema
+from genpolicy.spec import GenpolicyError
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """How a policy is fitted to demonstrations.
+
+    Attributes:
+        batch_size: Windows per gradient step.
+        lr: Learning rate after the warm-up.
+        lr_final: Learning rate at the end of the cosine.
+        warmup_steps: Steps over which the learning rate rises linearly.
+        decay_steps: Step at which the cosine ends; 0 keeps ``lr`` constant.
+        weight_decay: Decoupled weight decay of AdamW.
+        grad_clip: Largest norm of the gradient.
+        ema_decay: Decay of the weights' moving average.
+    """
+
+    batch_size: int = 256
+    lr: float = 1e-3
+    lr_final: float = 1e-4
+    warmup_steps: int = 100
+    decay_steps: int = 0
+    weight_decay: float = 1e-6
+    grad_clip: float = 1.0
+    ema_decay: float = 0.995
+
+    def __post_init__(self) -> None:
+        """Refuse values with which nothing can be learned."""
+        if self.batch_size < 1 or self.lr <= 0 or self.grad_clip <= 0:
+            raise GenpolicyError("algo: batch_size, lr and grad_clip must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise GenpolicyError(f"algo.ema_decay={self.ema_decay} must lie in [0, 1)")
+
+
+class Imitation:
+    """Fits ``model`` to the windows of ``dataset``; ``policy`` is its moving average.
+
+    Takes any policy with ``loss(batch)``, ``normalizer`` and ``rng``. The normaliser is fitted
+    here, to the data that the policy imitates.
+    """
+
+    env_steps = 0
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        dataset: ChunkDataset,
+        config: ImitationConfig | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.config = config or ImitationConfig()
+        self.dataset = dataset
+        self.model = policy.to(dataset.device)
+        self.model.normalizer.load_state_dict(dataset.normalizer().state_dict())
+        self.rng = np.random.default_rng(seed)
+        self.model.rng = self.rng  # one generator for batches and for the loss's noise
+        self.ema = Ema(self.model, self.config.ema_decay)
+        self.policy = self.ema.module
+        self.policy.rng = np.random.default_rng(seed)  # evaluation must not disturb training
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        self.step = 0
+        self._queue: NDArray[np.int64] = np.empty(0, np.int64)  # what is left of this epoch
+        self._metrics: dict[str, Tensor] = {}
+
+    def collect(self) -> None:
+        """Draw one minibatch: epochs are permutations, joined end to end."""
+        size = self.config.batch_size
+        while len(self._queue) < size:
+            self._queue = np.concatenate([self._queue, self.rng.permutation(len(self.dataset))])
+        indices, self._queue = self._queue[:size], self._queue[size:]
+        self._batch = self.dataset.batch(torch.from_numpy(indices))
+
+    def update(self) -> None:
+        """One gradient step on it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        loss, self._metrics = self.model.loss(self._batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        self.ema.update()
+        self.step += 1
+        self._metrics |= {"train/loss": loss.detach(), "train/grad_norm": norm}
+
+    def metrics(self) -> Metrics:
+        """``train/loss``, ``train/grad_norm``, ``train/lr``, and what the policy's loss reports."""
+        values = {name: float(value) for name, value in self._metrics.items()}
+        return values | {"train/lr": self.optimizer.param_groups[0]["lr"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that continues bit for bit."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.policy.state_dict(),
+            "ema_steps": self.ema.steps,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "rng": self.rng.bit_generator.state,
+            "queue": torch.from_numpy(self._queue.copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.policy.load_state_dict(state["ema"])
+        self.ema.steps = state["ema_steps"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.rng.bit_generator.state = state["rng"]
+        self._queue = state["queue"].numpy()
+
+
+def learning_rate(config: ImitationConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine from ``lr`` to ``lr_final`` at ``decay_steps``."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.decay_steps == 0:
+        return config.lr * warmup
+    past = max(0, step - config.warmup_steps) / max(1, config.decay_steps - config.warmup_steps)
+    cosine = (1 + math.cos(math.pi * min(1.0, past))) / 2
+    return warmup * (config.lr_final + (config.lr - config.lr_final) * cosine)
