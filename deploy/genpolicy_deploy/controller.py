@@ -118,20 +118,21 @@ class Controller:
     def _draw(self) -> None:
         """Standard-normal noise of this chunk into the bound inputs."""
         for stream, (name, shape) in enumerate(self.contract.noise.items()):
-            rng = np.random.default_rng([self.seed, self.counter, stream])
             target = np.moveaxis(self._buffers.inputs[name], shape.index(SAMPLES), 0)
+            rng = self._stream(stream)
             for sample in target:  # per sample, so that sample i does not depend on N
                 sample[...] = rng.standard_normal(sample.shape, dtype=np.float32)
 
     def _select(self, scores: FloatArray | None) -> int:
         if scores is None or self.num_samples == 1:
             return 0
-        stream = len(self.contract.noise)
-        return select(
-            scores,
-            self.temperature,
-            np.random.default_rng([self.seed, self.counter, stream]),
+        choice = self._stream(len(self.contract.noise)).standard_normal(
+            self.num_samples, dtype=np.float32
         )
+        return select(scores, self.temperature, choice)
+
+    def _stream(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.counter, index])
 
     def noise(self) -> Arrays:
         """The noise of the last ``act`` (the bound inputs themselves, not a copy)."""
