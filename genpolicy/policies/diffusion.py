@@ -213,7 +213,7 @@ class DiffusionPolicy(nn.Module):
         """First table row that ``net`` executes while a frozen half exists."""
         return len(self.table) - self.config.tuned_steps if self.frozen is not None else 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample_chain(self, obs: Tensor, noise: Noise | None = None) -> Chain:
         """Explore from normalised observations ``[B, C]``."""
         noise = noise or self.draw_noise(len(obs), 1, deterministic=False)

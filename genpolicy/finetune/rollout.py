@@ -1,0 +1,103 @@
+"""On-policy rollouts in chunk steps: preallocated storage and the loop that fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genpolicy.data.normalizer import Normalizer
+from genpolicy.interfaces import Metrics
+from genpolicy.spec import Observation, VecEnv
+
+# (chunk step, normalised observations [E, C]) -> actions [E, Ta, Da] in task units
+Act = Callable[[int, Tensor], NDArray[Any]]
+
+
+class Rollout:
+    """T chunk steps of E environments; episodes run on across rollouts.
+
+    Observations are stored normalised: the statistics are the pretrained policy's and frozen, so
+    acting and learning see the same numbers and the first PPO ratio is 1.
+    """
+
+    def __init__(self, env: VecEnv, normalizer: Normalizer, steps: int, obs_dim: int) -> None:
+        shape = (steps, env.num_envs)
+        device = normalizer.obs_mid.device
+        self.env, self.normalizer, self.steps = env, normalizer, steps
+        self.obs = torch.zeros(*shape, obs_dim, device=device)
+        self.final_obs = torch.zeros_like(self.obs)
+        self.reward = np.zeros(shape, dtype=np.float32)
+        self.terminated = np.zeros(shape, dtype=bool)
+        self.truncated = np.zeros(shape, dtype=bool)
+        self.env_steps = 0
+        self._next: Tensor | None = None
+        self._return, self._length = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
+        self._ended: list[NDArray[Any]] = []
+
+    def reset(self, seed: int) -> None:
+        """Start new episodes."""
+        self._next = self._normalize(self.env.reset(seed))
+        self._return[:], self._length[:] = 0, 0
+
+    def collect(self, act: Act) -> None:
+        """Fill the storage; ``act`` may store whatever else its method needs per step."""
+        assert self._next is not None, "reset before collect"
+        self._ended = []
+        for t in range(self.steps):
+            self.obs[t] = self._next
+            result = self.env.step(act(t, self._next))
+            self._next = self._normalize(result.obs)
+            self.final_obs[t] = (
+                self._normalize(result.final_obs) if result.done.any() else self._next
+            )
+            self.reward[t] = result.reward
+            self.terminated[t], self.truncated[t] = result.terminated, result.truncated
+            self.env_steps += int(result.steps.sum())
+            self._count_episodes(result.reward, result.steps, result.done, result.success)
+
+    def _normalize(self, obs: Observation) -> Tensor:
+        device = self.obs.device
+        return self.normalizer.obs({k: torch.from_numpy(v).to(device) for k, v in obs.items()})
+
+    def _count_episodes(
+        self, reward: NDArray[Any], steps: NDArray[Any], done: NDArray[Any], success: NDArray[Any]
+    ) -> None:
+        self._return += reward
+        self._length += steps
+        if done.any():
+            self._ended.append(np.stack([self._return[done], self._length[done], success[done]]))
+            self._return[done], self._length[done] = 0, 0
+
+    def metrics(self) -> Metrics:
+        """Means over the episodes that ended in this rollout (none: no entries)."""
+        if not self._ended:
+            return {}
+        returns, lengths, success = np.concatenate(self._ended, axis=1)
+        return {
+            "rollout/return_mean": float(returns.mean()),
+            "rollout/episode_len": float(lengths.mean()),
+            "rollout/success_rate": float(success.mean()),
+            "rollout/episodes": float(returns.size),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Simulator state and the running episode counts."""
+        return {
+            "env": self.env.get_state(),
+            "return": self._return,
+            "length": self._length,
+            "env_steps": self.env_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue in the middle of the episodes that ``state_dict`` saw."""
+        env_state = {name: np.asarray(value) for name, value in state["env"].items()}
+        self._next = self._normalize(self.env.set_state(env_state))
+        self._return = np.array(state["return"], dtype=np.float64)
+        self._length = np.array(state["length"], dtype=np.int64)
+        self.env_steps = int(state["env_steps"])
