@@ -1,0 +1,72 @@
+"""Batched MuJoCo tasks behind the VecEnv protocol of ``genpolicy.spec``.
+
+``make("lift", num_envs=64)`` builds one; other packages add tasks through the entry-point group
+``genpolicy.tasks`` (a factory ``(num_envs, *, history, dtype, **kwargs) -> VecEnv``).
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from genpolicy.spec import GenpolicyError, VecEnv
+
+__all__ = ["expert", "make", "tasks"]
+
+
+def tasks() -> list[str]:
+    """Names of all installed tasks."""
+    return sorted(_entry_points())
+
+
+def make(
+    name: str,
+    num_envs: int = 1,
+    *,
+    history: int = 1,
+    dtype: DTypeLike = np.float32,
+    **kwargs: Any,
+) -> VecEnv:
+    """Build ``num_envs`` environments of task ``name``.
+
+    Args:
+        name: one of ``tasks()``.
+        num_envs: N.
+        history: To, how many past observations each observation holds, oldest first.
+        dtype: of the observations; the simulation itself is float64.
+        **kwargs: the task's own options, for example ``max_episode_steps``.
+
+    Raises:
+        GenpolicyError: no such task, or an option that it does not take.
+    """
+    entry = _entry_points().get(name)
+    if entry is None:
+        raise GenpolicyError(f"task {name!r} does not exist: choose one of {', '.join(tasks())}")
+    if num_envs < 1 or history < 1:
+        raise GenpolicyError(f"num_envs={num_envs} and history={history} must be at least 1")
+    try:
+        return entry.load()(num_envs, history=history, dtype=dtype, **kwargs)
+    except TypeError as error:
+        if kwargs and "unexpected keyword argument" in str(error):
+            raise GenpolicyError(f"task {name!r}: {error}") from error
+        raise
+
+
+def expert(name: str, num_envs: int = 1, *, seed: int = 0, **kwargs: Any) -> Any:
+    """The scripted expert of a task: ``reset(mask)``, ``act(obs) -> actions [N, 1, Da]``.
+
+    Raises:
+        GenpolicyError: the task has none.
+    """
+    from genpolicy_sim.experts import EXPERTS
+
+    if name not in EXPERTS:
+        raise GenpolicyError(f"task {name!r} has no scripted expert: only {', '.join(EXPERTS)} do")
+    return EXPERTS[name](num_envs, np.random.default_rng(seed), **kwargs)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="genpolicy.tasks")}
