@@ -1,0 +1,1 @@
+"""What surrounds training: checkpoints, the loop, logging, seeding, processes, run folders."""
