@@ -15,6 +15,8 @@ HOVER_HEIGHT = 0.08  # m above the cube before descending
 REACHED = 0.02  # m
 GRASP_STEPS = 8  # control steps that the fingers need to close
 POSITION_SCALE = 0.05  # m per unit action
+ROTATION_SCALE = 0.5  # rad per unit action
+ROTATION_NOISE = 0.5  # of the noise on translation
 
 
 class LiftExpert:
@@ -23,7 +25,7 @@ class LiftExpert:
     Args:
         num_envs: N.
         rng: draws sides and noise.
-        noise: standard deviation of the Gaussian noise on the six arm actions.
+        noise: standard deviation of the Gaussian noise on the translation, action units.
         bimodal: go round by the left or the right (a fair coin per episode), so that the same
             state has two good actions; otherwise straight to the cube.
     """
@@ -55,7 +57,10 @@ class LiftExpert:
         self._advance(eef, cube)
         action = np.zeros((self.num_envs, 1, 7))
         action[:, 0, :3] = (self._target(eef, cube) - eef) / POSITION_SCALE
-        action[:, 0, :6] += self.noise * self.rng.standard_normal((self.num_envs, 6))
+        action[:, 0, 3:6] = tilt(obs["robot0_eef_quat"][:, -1]) / ROTATION_SCALE
+        noise = self.noise * self.rng.standard_normal((self.num_envs, 6))
+        noise[:, 3:] *= ROTATION_NOISE
+        action[:, 0, :6] += noise
         action[:, 0, 6] = np.where(self._phase >= GRASP, 1.0, -1.0)
         return np.clip(action, -1.0, 1.0)
 
@@ -76,3 +81,13 @@ class LiftExpert:
         moved = (self._phase < GRASP) & (distance < limit)
         closed = (self._phase == GRASP) & (self._closing >= GRASP_STEPS)
         self._phase += moved | closed
+
+
+def tilt(quat: NDArray[np.floating]) -> Array:
+    """Rotation vector ``[N, 3]``, rad, from orientations xyzw to "gripper straight down".
+
+    Straight down is (1, 0, 0, 0); this is twice the vector part of its product with the conjugate,
+    right for small angles and zero at the goal.
+    """
+    x, y, z, w = quat.T.astype(np.float64)
+    return 2.0 * (np.sign(x) * np.stack([w, z, -y])).T
