@@ -13,7 +13,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import DTypeLike, NDArray
 
-from genpolicy.spec import ActionSpec, Feature, GenpolicyError, Observation, TaskSpec, VecEnv
+from genpolicy.spec import ActionSpec, Feature, GenpolicyError, TaskSpec, VecEnv
 from genpolicy_sim import robosuite_compat
 from genpolicy_sim.batch_env import BatchEnv, Outcome
 from genpolicy_sim.osc import Array, DeltaScale, Goal, OperationalSpaceController, delta_to_goal
@@ -49,7 +49,7 @@ def scene() -> Scene:
 
 
 def robosuite_env(**kwargs: Any) -> Any:
-    """robosuite's own Lift environment as this task configures it."""
+    """The Lift environment of robosuite as this task configures it."""
     return robosuite_compat.load().make(
         "Lift",
         robots="Panda",
@@ -160,7 +160,7 @@ class LiftSim:
         self.start_at(ids, qpos)
 
     def start_at(self, ids: NDArray[np.intp], qpos: Array) -> None:
-        """Start environments ``ids`` at rest in ``qpos [n, nq]``, which is also the rest posture."""
+        """Start environments ``ids`` at rest in ``qpos [n, nq]``; its arm is the rest posture."""
         for value in self._state.values():
             value[ids] = 0.0
         self._state["qpos"][ids] = qpos
