@@ -1,0 +1,1 @@
+"""Export: a policy and its value function as one ONNX controller."""
