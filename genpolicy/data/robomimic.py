@@ -74,7 +74,8 @@ def _read_file(
     if path.stat().st_size == 0:
         raise GenpolicyError(f"{path}: the file is empty: collect or download it again")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as opened:
+            file: Any = opened  # h5py's types cannot tell groups from datasets
             names = _demo_names(file, path, mask)[:max_episodes]
             task = _task(file, path, names, obs_keys)
             keys = [feature.name for feature in task.observations]
@@ -88,7 +89,7 @@ def _read_file(
     return episodes, task
 
 
-def _demo_names(file: h5py.File, path: Path, mask: str | None) -> list[str]:
+def _demo_names(file: Any, path: Path, mask: str | None) -> list[str]:
     """Names of the demonstrations to read, in the order of their numbers."""
     if not isinstance(file.get("data"), h5py.Group):
         raise GenpolicyError(
@@ -114,7 +115,7 @@ def _number(name: str) -> int | None:
     return int(suffix) if suffix != name and suffix.isdecimal() else None
 
 
-def _read_demo(demo: h5py.Group, keys: Sequence[str], where: str) -> Episode:
+def _read_demo(demo: Any, keys: Sequence[str], where: str) -> Episode:
     for name in ("actions", "rewards", "dones"):
         if name not in demo:
             raise GenpolicyError(
@@ -138,7 +139,7 @@ def _read_demo(demo: h5py.Group, keys: Sequence[str], where: str) -> Episode:
 
 
 def _read_observations(
-    demo: h5py.Group, group: str, keys: Sequence[str], where: str
+    demo: Any, group: str, keys: Sequence[str], where: str
 ) -> dict[str, np.ndarray]:
     if group not in demo:
         raise GenpolicyError(
@@ -154,9 +155,7 @@ def _read_observations(
     return {k: v[:, None] if v.ndim == 1 else v for k, v in columns.items()}
 
 
-def _task(
-    file: h5py.File, path: Path, names: Sequence[str], obs_keys: Sequence[str] | None
-) -> TaskSpec:
+def _task(file: Any, path: Path, names: Sequence[str], obs_keys: Sequence[str] | None) -> TaskSpec:
     """The task that the file states, or one derived from ``env_args`` and array shapes."""
     data, first = file["data"], file["data"][names[0]]
     shapes = {}

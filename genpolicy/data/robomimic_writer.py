@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 
 from genpolicy.data.demonstrations import Episode, check_episode
+from genpolicy.runs.files import refuse_existing
+from genpolicy.runs.files import sync_folder as sync
 from genpolicy.spec import GenpolicyError, TaskSpec
 
 TASK_ATTRIBUTE = "genpolicy_task"
@@ -49,7 +51,7 @@ class RobomimicWriter:
         self.num_episodes = 0
         self._model_file = model_file
         self._total = 0
-        self._refuse_existing()
+        refuse_existing(self.path, "file name")
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,14 +90,13 @@ class RobomimicWriter:
             raise GenpolicyError(f"{self.path}: nothing to write: not one episode was collected")
         names = np.array([f"demo_{i}".encode() for i in range(self.num_episodes)])
         valid = np.arange(self.num_episodes) % VALID_EVERY == VALID_EVERY - 1
-        masks = self._file.create_group("mask")
-        masks["train"], masks["valid"] = names[~valid], names[valid]
+        self._file["mask/train"], self._file["mask/valid"] = names[~valid], names[valid]
         self._data.attrs["total"] = self._total
         self._file.close()
-        _fsync(self._partial)
-        self._refuse_existing()
+        sync(self._partial)
+        refuse_existing(self.path, "file name")
         self._partial.rename(self.path)
-        _fsync(self.path.parent)
+        sync(self.path.parent)
 
     def abort(self) -> None:
         """Remove what was written."""
@@ -115,17 +116,3 @@ class RobomimicWriter:
             self.close()
         else:
             self.abort()
-
-    def _refuse_existing(self) -> None:
-        if self.path.exists():
-            raise GenpolicyError(
-                f"{self.path}: the file exists and is not overwritten: choose another name"
-            )
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -33,5 +33,7 @@ class Ema(Generic[Module]):
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights as they are now."""
-        torch._foreach_lerp_(self._averages, self._weights, 1 - self.current_decay())
+        weight = 1 - self.current_decay()
+        for average, value in zip(self._averages, self._weights, strict=True):
+            average.lerp_(value, weight)
         self.steps += 1

@@ -22,6 +22,7 @@ from genpolicy.data.windows import ChunkDataset
 from genpolicy.interfaces import Metrics
 from genpolicy.policies import DiffusionPolicy
 from genpolicy.pretrain.ema import Ema
+from genpolicy.runs import distributed
 from genpolicy.spec import GenpolicyError
 
 
@@ -30,7 +31,7 @@ class ImitationConfig:
     """How a policy is fitted to demonstrations.
 
     Attributes:
-        batch_size: Windows per gradient step.
+        batch_size: Windows per gradient step, of all processes together.
         lr: Learning rate after the warm-up.
         lr_final: Learning rate at the end of the cosine.
         warmup_steps: Steps over which the learning rate rises linearly.
@@ -38,6 +39,7 @@ class ImitationConfig:
         weight_decay: Decoupled weight decay of AdamW.
         grad_clip: Largest norm of the gradient.
         ema_decay: Decay of the weights' moving average.
+        bf16: Run the network under bfloat16 autocast (the weights stay float32).
     """
 
     batch_size: int = 256
@@ -48,11 +50,17 @@ class ImitationConfig:
     weight_decay: float = 1e-6
     grad_clip: float = 1.0
     ema_decay: float = 0.995
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing can be learned."""
         if self.batch_size < 1 or self.lr <= 0 or self.grad_clip <= 0:
             raise GenpolicyError("algo: batch_size, lr and grad_clip must be positive")
+        if self.batch_size % distributed.world_size():
+            raise GenpolicyError(
+                f"algo.batch_size={self.batch_size} must be a multiple of the "
+                f"{distributed.world_size()} processes"
+            )
         if not 0 <= self.ema_decay < 1:
             raise GenpolicyError(f"algo.ema_decay={self.ema_decay} must lie in [0, 1)")
 
@@ -78,11 +86,11 @@ class Imitation:
         self.dataset = dataset
         self.model = policy.to(dataset.device)
         self.model.normalizer.load_state_dict(dataset.normalizer().state_dict())
-        self.rng = np.random.default_rng(seed)
-        self.model.rng = self.rng  # one generator for batches and for the loss's noise
+        # The order of the data is the same in every process, the noise of the loss is not.
+        self.order_rng = np.random.default_rng([seed, 0])
+        self.model.rng = np.random.default_rng([seed, 1, distributed.rank()])
         self.ema = Ema(self.model, self.config.ema_decay)
         self.policy = self.ema.module
-        self.policy.rng = np.random.default_rng(seed)  # evaluation must not disturb training
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=self.config.lr,
@@ -97,17 +105,21 @@ class Imitation:
         """Draw one minibatch: epochs are permutations, joined end to end."""
         size = self.config.batch_size
         while len(self._queue) < size:
-            self._queue = np.concatenate([self._queue, self.rng.permutation(len(self.dataset))])
+            epoch = self.order_rng.permutation(len(self.dataset))
+            self._queue = np.concatenate([self._queue, epoch])
         indices, self._queue = self._queue[:size], self._queue[size:]
-        self._batch = self.dataset.batch(torch.from_numpy(indices))
+        mine = indices[distributed.rank() :: distributed.world_size()]
+        self._batch = self.dataset.batch(torch.from_numpy(mine))
 
     def update(self) -> None:
         """One gradient step on it."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        loss, self._metrics = self.model.loss(self._batch)
+        with torch.autocast(self.dataset.device.type, torch.bfloat16, enabled=self.config.bf16):
+            loss, self._metrics = self.model.loss(self._batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        distributed.average_gradients(self.model.parameters())
         norm = clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.optimizer.step()
         self.ema.update()
@@ -127,7 +139,8 @@ class Imitation:
             "ema_steps": self.ema.steps,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
-            "rng": self.rng.bit_generator.state,
+            "order_rng": self.order_rng.bit_generator.state,
+            "noise_rng": self.model.rng.bit_generator.state,
             "queue": torch.from_numpy(self._queue.copy()),
         }
 
@@ -138,7 +151,8 @@ class Imitation:
         self.ema.steps = state["ema_steps"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
-        self.rng.bit_generator.state = state["rng"]
+        self.order_rng.bit_generator.state = state["order_rng"]
+        self.model.rng.bit_generator.state = state["noise_rng"]
         self._queue = state["queue"].numpy()
 
 
