@@ -7,7 +7,6 @@ import io
 import netrc
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,15 +18,6 @@ from genpolicy.spec import GenpolicyError
 
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 STEPS = ("step/env", "step/update", "step/wall_s")
-
-
-@dataclass(frozen=True)
-class WandbConfig:
-    """Weights & Biases."""
-
-    mode: str = "auto"  # auto (online when there is a key, else offline), online, offline, disabled
-    project: str = "genpolicy"  # W&B project
-    entity: str | None = None  # W&B team, or null for your own
 
 
 class CsvLog:
@@ -79,8 +69,10 @@ class Logger:
         self,
         run_dir: Path,
         config: Mapping[str, Any],
-        wandb: WandbConfig,
         *,
+        mode: str = "auto",
+        project: str = "genpolicy",
+        entity: str | None = None,
         resume_step: int | None = None,
         x_axis: str = "step/update",
     ) -> None:
@@ -89,7 +81,10 @@ class Logger:
         Args:
             run_dir: the run folder.
             config: the resolved configuration, shown in W&B.
-            wandb: where W&B sends to.
+            mode: of W&B: ``auto`` (online where there is a key, else offline), ``online``,
+                ``offline``, ``disabled``.
+            project: W&B project.
+            entity: W&B team, or None for one's own.
             resume_step: iterations done, when an interrupted run goes on.
             x_axis: which counter the curves are drawn over by default.
         """
@@ -97,7 +92,9 @@ class Logger:
         if not distributed.is_main():
             return
         self._csv = CsvLog(run_dir / "metrics.csv", resume_step)
-        self._run = _start_wandb(run_dir, config, wandb, x_axis)
+        self._run = _start_wandb(run_dir, config, mode, project, entity)
+        if self._run is not None:
+            _define_axes(self._run, x_axis)
 
     def log(self, row: Mapping[str, float]) -> None:
         """One row; it must hold ``step/env``, ``step/update`` and ``step/wall_s``."""
@@ -110,7 +107,7 @@ class Logger:
     def close(self) -> None:
         """Flush and end the W&B run."""
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
             self._run = None
 
 
@@ -140,9 +137,9 @@ def _has_key() -> bool:
 
 
 def _start_wandb(
-    run_dir: Path, config: Mapping[str, Any], settings: WandbConfig, x_axis: str
+    run_dir: Path, config: Mapping[str, Any], mode: str, project: str, entity: str | None
 ) -> Any:
-    mode = wandb_mode(settings.mode)
+    mode = wandb_mode(mode)
     if mode == "disabled":
         return None
     import wandb  # a second to import: only where it is used
@@ -150,8 +147,8 @@ def _start_wandb(
 
     def start(mode: str) -> Any:
         return wandb.init(
-            project=settings.project,
-            entity=settings.entity,
+            project=project,
+            entity=entity,
             name="-".join(run_dir.parts[-3:]),
             id=_earlier_id(run_dir),
             resume="allow",
@@ -162,17 +159,19 @@ def _start_wandb(
         )
 
     try:
-        run = start(mode)
+        return start(mode)
     except WandbError as error:
         if mode == "offline":
             raise GenpolicyError(f"wandb.mode=offline: {error}; try wandb.mode=disabled") from error
         say(f"W&B cannot be reached ({error}): this run is logged offline, `wandb sync` sends it.")
-        run = start("offline")
+        return start("offline")
+
+
+def _define_axes(run: Any, x_axis: str) -> None:
     for name in STEPS:
         run.define_metric(name)
     for group in ("train", "policy", "rollout", "eval", "perf"):
         run.define_metric(f"{group}/*", step_metric=x_axis)
-    return run
 
 
 def _earlier_id(run_dir: Path) -> str | None:

@@ -1,0 +1,90 @@
+"""Episodes of the task's scripted expert, or of a policy, as a robomimic HDF5 file.
+
+Examples:
+    genpolicy collect task=lift out=demos.hdf5 episodes=200
+    genpolicy collect task=lift out=rollouts.hdf5 episodes=300 checkpoint=runs/lift/imitation/RUN
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import genpolicy_sim
+
+from genpolicy.commands.common import Invocation, make_env, prepare
+from genpolicy.commands.configs import Collect
+from genpolicy.data.collect import CollectStats, collect_episodes
+from genpolicy.data.robomimic import RobomimicWriter
+from genpolicy.evaluate.evaluator import check_task
+from genpolicy.runs.files import refuse_existing
+from genpolicy.runs.load import load
+from genpolicy.runs.progress import ProgressBar, say
+from genpolicy.runs.seeding import env_seed, generator
+from genpolicy.spec import GenpolicyError, TaskSpec, VecEnv
+
+
+def run(config: Collect, invocation: Invocation) -> None:
+    """Collect and write."""
+    if config.task is None:
+        raise GenpolicyError("task=null: collecting needs a simulated task, such as task=lift")
+    refuse_existing(Path(config.out), "out")
+    device = prepare(config.device, config.num_threads)
+    policy = load(config.checkpoint, device) if config.checkpoint else None
+    env = make_env(config.task, config.num_envs, policy.spec.obs_steps if policy else 1)
+    act, on_wave = _driver(config, policy, env)
+    only = config.success_only if config.success_only is not None else policy is None
+    with (
+        RobomimicWriter(config.out, env_args(env.spec), env.spec) as writer,
+        ProgressBar("collecting", config.episodes) as bar,
+    ):
+        stats = collect_episodes(
+            env,
+            act,
+            config.episodes,
+            writer.add,
+            seed=env_seed(config.seed, "collect"),
+            success_only=only,
+            on_wave=on_wave,
+            progress=lambda kept: bar.advance(kept - bar.done),
+        )
+    _report(config.out, stats)
+
+
+def _driver(config: Collect, policy: Any, env: VecEnv) -> tuple[Callable[..., Any], Any]:
+    """What acts, and what is to be done before each wave of episodes."""
+    if policy is not None:
+        check_task(policy.spec, env)
+        policy.rng = generator(config.seed, "collect")
+        return policy.act, None
+    assert config.task is not None
+    expert = genpolicy_sim.expert(
+        config.task.name, config.num_envs, seed=config.seed, **config.expert
+    )
+    return expert.act, lambda seed: expert.reset()
+
+
+def env_args(task: TaskSpec) -> dict[str, Any]:
+    """Robomimic's description of a robosuite task (type 1)."""
+    return {
+        "env_name": task.task.title().replace("_", ""),
+        "env_version": task.versions.get("robosuite", ""),
+        "type": 1,
+        "env_kwargs": {
+            "robots": [task.robot],
+            "control_freq": int(task.control_hz),
+            "horizon": task.max_episode_steps,
+            "has_renderer": False,
+            "has_offscreen_renderer": False,
+            "use_camera_obs": False,
+            "use_object_obs": True,
+        },
+    }
+
+
+def _report(out: str, stats: CollectStats) -> None:
+    say(
+        f"{out}: {stats.kept} episodes of {stats.attempts} attempts, "
+        f"{stats.successes / stats.attempts:.0%} of which succeeded ({stats.env_steps} steps)."
+    )

@@ -1,0 +1,53 @@
+"""One ONNX controller: policy, and a value function if wanted; refused when parity fails.
+
+Examples:
+    genpolicy export checkpoint=runs/lift/dppo/RUN out=controller.onnx
+    genpolicy export checkpoint=runs/lift/dppo/RUN value=runs/lift/cal_ql/RUN out=controller.onnx
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genpolicy_deploy.contract import Contract
+
+from genpolicy.commands.common import DEFAULT_SAMPLES, Invocation
+from genpolicy.commands.configs import Export
+from genpolicy.export.onnx import export
+from genpolicy.runs import checkpoint
+from genpolicy.runs.files import refuse_existing
+from genpolicy.runs.load import load_value, policy_of
+from genpolicy.runs.progress import say
+
+_STAGE = ("success_rate", "success_lo", "success_hi", "episodes", "seed0")
+
+
+def run(config: Export, invocation: Invocation) -> Contract:
+    """Export and return the contract inside the file."""
+    refuse_existing(Path(config.out), "out")
+    stored = checkpoint.load(config.checkpoint)
+    value, about = None, None
+    if config.value is not None:
+        value = load_value(config.value)
+        found = checkpoint.load(config.value)
+        about = {
+            "algo": found.config["algo"]["name"],
+            "checkpoint_hash": checkpoint.fingerprint(found.path),
+        }
+    samples = config.num_samples or (1 if value is None else DEFAULT_SAMPLES)
+    evaluation = stored.evaluation
+    contract = export(
+        policy_of(stored),
+        value,
+        config.out,
+        num_samples=samples,
+        temperature=config.temperature,
+        checkpoint_hash=checkpoint.fingerprint(stored.path),
+        evaluation={key: evaluation[key] for key in _STAGE} if evaluation else None,
+        value_info=about,
+    )
+    say(
+        f"{config.out}: parity error {contract.parity_max_abs_err:.1e}, "
+        f"{samples} sample(s) by default."
+    )
+    return contract

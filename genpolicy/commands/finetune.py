@@ -1,0 +1,51 @@
+"""Reinforcement learning in simulation, from a checkpoint (or from scratch).
+
+Examples:
+    genpolicy finetune algo=dppo init=runs/lift/imitation/RUN
+    genpolicy finetune experiment=lift_dppo init=runs/lift/imitation/RUN stop_at=0.95
+    genpolicy finetune resume=runs/lift/dppo/RUN iterations=300
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
+from genpolicy.commands.configs import Finetune, TaskConfig
+from genpolicy.commands.schemas import build_component
+from genpolicy.evaluate.evaluator import check_task
+from genpolicy.finetune.dppo import DPPO, DPPOConfig
+from genpolicy.policies import build_policy
+from genpolicy.runs import seeding
+from genpolicy.runs.checkpoint import Checkpoint
+from genpolicy.runs.load import load, policy_of
+from genpolicy.spec import GenpolicyError, PolicySpec
+
+
+def run(config: Finetune, invocation: Invocation) -> Path:
+    """Train and return the run folder."""
+    if config.task is None:
+        raise GenpolicyError("task=null: fine-tuning needs a simulated task, such as task=lift")
+    device = prepare(config.device, config.num_threads)
+    resumed = stored(config.resume)
+    base = _base(config, config.task, resumed, device)
+    env, eval_env = (make_env(config.task, config.num_envs, base.spec.obs_steps) for _ in range(2))
+    check_task(base.spec, env)
+    algorithm = DPPO(base, env, build_component("algo", config.algo, DPPOConfig), config.seed)
+    evaluate = evaluator(algorithm.policy, eval_env, config.episodes, config.seed0)
+    return train(
+        config, invocation, algorithm, resumed=resumed, evaluate=evaluate, x_axis="step/env"
+    )
+
+
+def _base(config: Finetune, task: TaskConfig, resumed: Checkpoint | None, device: str) -> Any:
+    """The policy to start from; an interrupted run goes on from its own, wherever init went."""
+    if resumed is not None:
+        return policy_of(resumed, device)
+    if config.init is not None:
+        return load(config.init, device)
+    env = make_env(task, 1, 1)
+    seeding.seed_torch(config.seed)
+    spec = PolicySpec(env.spec, config.obs_steps, config.chunk, config.exec_steps)
+    return build_policy(config.policy, spec).to(device)
