@@ -83,13 +83,22 @@ def check_episode(episode: Episode, task: TaskSpec, where: str) -> None:
                 f"{where}: {name} has shape {array.shape[1:]} per step but the task says "
                 f"{shapes[name]}: keep episodes of different shapes in different data sets"
             )
-        if not np.isfinite(array).all():
-            step = int(np.argwhere(~np.isfinite(array))[0][0])
+        if array.dtype.kind not in "biuf":
+            raise GenpolicyError(f"{where}: {name} does not hold numbers but {array.dtype}")
+        finite = _is_finite(array)
+        if not finite.all():
+            step = int(np.argwhere(~finite)[0][0])
             raise GenpolicyError(
                 f"{where}: {name} is not finite (NaN or infinity) at step {step}: repair or "
                 "remove this episode"
             )
     _check_bounds(episode.actions, task, where)
+
+
+def _is_finite(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Element by element, in the float32 that training uses."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(array.astype(np.float32, copy=False))
 
 
 def _check_bounds(actions: NDArray[Any], task: TaskSpec, where: str) -> None:

@@ -163,7 +163,11 @@ def _task(file: Any, path: Path, names: Sequence[str], obs_keys: Sequence[str] |
         if isinstance(column, h5py.Dataset):
             shapes[key] = column.shape[1:] or (1,)
     if TASK_ATTRIBUTE in data.attrs:
-        task = TaskSpec.from_dict(_json(data.attrs[TASK_ATTRIBUTE], path, TASK_ATTRIBUTE))
+        stated = _json(data.attrs[TASK_ATTRIBUTE], path, TASK_ATTRIBUTE)
+        try:
+            task = TaskSpec.from_dict(stated)
+        except GenpolicyError as error:
+            raise GenpolicyError(f"{path}: attribute {TASK_ATTRIBUTE}: {error}") from error
     else:
         action_shape = first["actions"].shape if "actions" in first else ()
         if len(action_shape) != 2:

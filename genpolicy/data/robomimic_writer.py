@@ -85,8 +85,14 @@ class RobomimicWriter:
 
     def close(self) -> None:
         """Write the masks, make the file durable and put it in its place."""
-        if self.num_episodes == 0:
+        try:
+            self._finish()
+        except BaseException:
             self.abort()
+            raise
+
+    def _finish(self) -> None:
+        if self.num_episodes == 0:
             raise GenpolicyError(f"{self.path}: nothing to write: not one episode was collected")
         names = np.array([f"demo_{i}".encode() for i in range(self.num_episodes)])
         valid = np.arange(self.num_episodes) % VALID_EVERY == VALID_EVERY - 1
