@@ -51,5 +51,5 @@ def _standardised(values: NDArray[np.float64], finite: NDArray[np.bool_]) -> NDA
 
 def _gumbel(normal: NDArray[np.floating]) -> NDArray[np.float64]:
     """Standard-normal draws to Gumbel ones: Φ makes them uniform, −log(−log u) does the rest."""
-    uniform = (0.5 * math.erfc(-float(x) / math.sqrt(2.0)) for x in normal)
+    uniform = (min(0.5 * math.erfc(-float(x) / math.sqrt(2.0)), 1.0 - 2.0**-53) for x in normal)
     return np.array([-math.log(-math.log(u)) for u in uniform])

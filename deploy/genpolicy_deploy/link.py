@@ -1,0 +1,124 @@
+"""A child process and a socket of whole messages to it, which the control loop never waits on.
+
+``SOCK_SEQPACKET`` keeps message boundaries, and its end-of-file says that the child is gone,
+however it went. The child inherits one end of the pair as a file descriptor.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from genpolicy.spec import GenpolicyError
+
+
+class LinkClosedError(GenpolicyError):
+    """The process at the other end has ended."""
+
+
+class Link:
+    """The parent's end. ``start`` launches ``python -m module --fd N args``.
+
+    Args:
+        name: of the other process, for messages.
+        module: what it runs.
+        args: its further arguments.
+        buffer: bytes of the longest message it sends.
+    """
+
+    def __init__(
+        self, name: str, module: str, args: Sequence[str] = (), buffer: int = 1 << 16
+    ) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", module]
+        self._args = list(args)
+        self._buffer = bytearray(buffer)
+        self._spare = bytearray(buffer)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Launch the child. It gets its own session: Ctrl-C is for us to handle."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [*self._command, "--fd", str(theirs.fileno()), *self._args],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._socket = ours
+
+    def send(self, message: bytes | bytearray | memoryview) -> bool:
+        """Send if there is room; False when the other side does not keep up.
+
+        Raises:
+            LinkClosedError: there is no other side any more.
+        """
+        try:
+            self._socket.send(message)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self._closed() from error
+        return True
+
+    def receive(self) -> memoryview | None:
+        """The next message, valid until the call after the next; None when none is waiting.
+
+        Raises:
+            LinkClosedError: the other process ended and everything it sent has been received.
+        """
+        try:
+            size = self._socket.recv_into(self._spare)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._closed() from error
+        if size == 0:
+            raise self._closed()
+        self._buffer, self._spare = self._spare, self._buffer
+        return memoryview(self._buffer)[:size]
+
+    def receive_newest(self) -> memoryview | None:
+        """The newest message, older ones dropped."""
+        newest = message = self.receive()
+        while message is not None:
+            newest, message = message, self.receive()
+        return newest
+
+    def wait(self, timeout_s: float, what: str) -> memoryview:
+        """The next message, waited for: only outside the control loop.
+
+        Raises:
+            LinkClosedError: as ``receive``.
+            GenpolicyError: nothing came in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (message := self.receive()) is None:
+            left = deadline - time.monotonic()
+            if left <= 0.0:
+                raise GenpolicyError(f"{self.name}: no {what} within {timeout_s:g} s")
+            select.select([self._socket], [], [], left)
+        return message
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Hang up, which tells the child to end; one that does not is killed."""
+        if self.process is None:
+            return
+        self._socket.close()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def _closed(self) -> LinkClosedError:
+        code = self.process.poll() if self.process else None
+        status = "" if code is None else f" (exit code {code})"
+        return LinkClosedError(f"{self.name}: the process has ended{status}")
