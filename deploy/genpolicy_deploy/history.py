@@ -24,8 +24,12 @@ class History:
         """Forget: the next observation starts an episode."""
         self._empty = True
 
-    def push(self, observation: Mapping[str, NDArray[Any]]) -> None:
+    def push(self, observation: Mapping[str, NDArray[Any]], *, again: bool = False) -> None:
         """Append ``{key: [D]}`` (one control step) or replace by ``{key: [To, D]}``.
+
+        Args:
+            observation: what was measured.
+            again: overwrite the newest row instead: a fresher look at the same control step.
 
         Raises:
             GenpolicyError: a key is missing, has another shape or is not finite. Nothing is
@@ -37,7 +41,8 @@ class History:
             if row.ndim == 2 or self._empty:
                 stacked[0, :] = row
             else:
-                stacked[0, :-1] = stacked[0, 1:]
+                if not again:
+                    stacked[0, :-1] = stacked[0, 1:]
                 stacked[0, -1] = row
         self._empty = False
 

@@ -137,7 +137,7 @@ class Inference:
             return None
         self._got_bytes[:] = message
         reply = self._got[0]
-        if reply["id"] != self._sent[0]["id"]:
+        if not self.busy or reply["id"] != self._sent[0]["id"]:
             return None  # the answer to a request that was given up
         self.busy = False
         self.compute.add(float(reply["compute_us"]))

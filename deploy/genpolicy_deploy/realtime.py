@@ -40,6 +40,7 @@ class Ticker:
         self.lateness = Histogram()
         self.ticks = 0
         self.missed = 0
+        self.last_lateness_us = 0.0
         self._timespec = _Timespec()
         self.start()
 
@@ -68,7 +69,8 @@ class Ticker:
                 _CLOCK_MONOTONIC, _TIMER_ABSTIME, ctypes.byref(self._timespec), None
             )
             now = time.monotonic_ns()
-        self.lateness.add((now - deadline) / 1000.0)
+        self.last_lateness_us = (now - deadline) / 1000.0
+        self.lateness.add(self.last_lateness_us)
         self.ticks += 1
         return now
 

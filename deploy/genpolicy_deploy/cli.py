@@ -1,0 +1,160 @@
+"""The command ``genpolicy-deploy``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from genpolicy.spec import GenpolicyError
+from genpolicy_deploy import robots, tables
+from genpolicy_deploy.bench import bench
+from genpolicy_deploy.controller import Controller
+from genpolicy_deploy.replay import replay
+from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
+
+BAD_INPUT, DIFFERENT = 2, 1
+NOTICE = (
+    "The limits and watchdogs are software good practice, not a certified safety function "
+    "(ISO 10218, ISO 13849): keep a hardware emergency stop within reach."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: 0 done, 1 replay differs, 2 bad input, 3 stopped by a fault, 130 Ctrl-C."""
+    args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if args.json is not None and args.json.exists():
+            raise GenpolicyError(f"{args.json}: exists already; choose another --json file")
+        code, result = args.command(args)
+        if args.json is not None:
+            _write_json(args.json, result)
+    except GenpolicyError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"genpolicy-deploy: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("genpolicy-deploy: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    run = Run(
+        RunOptions(
+            path=args.controller,
+            robot=args.robot,
+            robot_config=args.robot_config,
+            seconds=args.seconds,
+            episodes=args.episodes,
+            seed=args.seed,
+            num_samples=args.num_samples,
+            temperature=args.temperature,
+            log=args.log,
+            realtime=not args.no_realtime,
+        )
+    )
+    run.execute()
+    result = run.result()
+    print(tables.run_table(result))
+    if run.fault:
+        print(f"genpolicy-deploy: {run.fault}", file=sys.stderr)
+    return run.exit_code, result
+
+
+def _bench(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    if not args.seconds > 0 or not 1 <= args.hz <= 10000:
+        raise GenpolicyError("bench needs --seconds above 0 and --hz from 1 to 10000")
+    result = bench(args.controller, args.seconds, args.hz)
+    print(tables.bench_table(result))
+    return OK, result
+
+
+def _inspect(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    contract = Controller(args.controller).contract
+    result = json.loads(contract.to_json())
+    del result["golden"]  # bytes; that it holds is what loading has just checked
+    result["golden_pair"] = "reproduced"
+    print(tables.contract_table(str(args.controller), contract))
+    return OK, result | {"controller": str(args.controller), "reader": versions()}
+
+
+def _replay(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    outcome = replay(args.log, args.controller)
+    result = asdict(outcome) | {"passed": outcome.passed, "log": str(args.log)}
+    print(tables.replay_table(result))
+    return (OK if outcome.passed else DIFFERENT), result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="genpolicy-deploy",
+        description=f"Run an exported controller (.onnx) on a robot, in real time. {NOTICE}",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = parser.add_subparsers(required=True, metavar="{run,bench,inspect,replay}")
+
+    verb = verbs.add_parser("run", parents=[common], help="drive a robot", description=NOTICE)
+    verb.set_defaults(command=_run)
+    verb.add_argument("controller", type=Path, help="file written by `genpolicy export`")
+    verb.add_argument("--robot", default="mujoco", help=f"one of: {', '.join(robots.names())}")
+    verb.add_argument("--robot-config", type=Path, metavar="TOML", help="wiring and limits")
+    verb.add_argument("--seconds", type=float, default=20.0, help="duration (default 20)")
+    verb.add_argument("--episodes", type=int, help="run so many whole episodes instead")
+    verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
+    _add_sampling(verb)
+    verb.add_argument("--log", type=Path, metavar="FILE", help="record a flight log (a new file)")
+    verb.add_argument("--no-realtime", action="store_true", help="ask for no scheduling priority")
+
+    text = "Measure the loop's punctuality beside inference, without a robot."
+    verb = verbs.add_parser(
+        "bench", parents=[common], help="measure this machine", description=text
+    )
+    verb.set_defaults(command=_bench)
+    verb.add_argument("controller", type=Path)
+    verb.add_argument("--seconds", type=float, default=60.0, help="of the main phase (default 60)")
+    verb.add_argument("--hz", type=float, default=500.0, help="ticks per second (default 500)")
+
+    text = "Show the contract of a controller and check its golden pair."
+    verb = verbs.add_parser("inspect", parents=[common], help="what a file is", description=text)
+    verb.set_defaults(command=_inspect)
+    verb.add_argument("controller", type=Path)
+
+    text = "Run the controller on a log's observations and seeds; exit 1 if it acts differently."
+    verb = verbs.add_parser("replay", parents=[common], help="re-run a log", description=text)
+    verb.set_defaults(command=_replay)
+    verb.add_argument("log", type=Path)
+    verb.add_argument("--controller", type=Path, help="if the file has moved")
+    return parser
+
+
+def _add_sampling(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--num-samples", type=int, metavar="K", help="chunks to choose from (V-GPS)")
+    verb.add_argument(
+        "--temperature", type=float, metavar="T", help="of the choice; 0 takes the best score"
+    )
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    """Aside, flushed, renamed: a reader never sees half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise GenpolicyError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,293 @@
+"""The control loop: one tick reads, watches, decides, commands and records. It never waits.
+
+Once per control step an action becomes an absolute target, which the envelope turns into a
+command; at every tick the robot is sent the present command, which also is its heartbeat. What
+goes wrong ends in HOLD (brake inside the limits, go on when the cause is gone) or in STOP (brake,
+then the robot's own stop; final).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from genpolicy.spec import GenpolicyError
+from genpolicy_deploy.actions import action_mode
+from genpolicy_deploy.contract import Contract
+from genpolicy_deploy.envelope import Envelope, FirstCommandError
+from genpolicy_deploy.inference import Inference
+from genpolicy_deploy.link import LinkClosedError
+from genpolicy_deploy.player import ChunkPlayer
+from genpolicy_deploy.realtime import Ticker
+from genpolicy_deploy.recorder import Recorder
+from genpolicy_deploy.robots.base import Robot, RobotState, check_fits
+from genpolicy_deploy.states import State, StateMachine
+from genpolicy_deploy.watchdog import Verdict, Watchdog
+
+BRAKING_LIMIT_S = 2.0  # longest controlled stop before the robot's own stop takes over
+
+
+class FaultError(GenpolicyError):
+    """The robot was stopped because something failed."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """How one episode ended."""
+
+    seed: int
+    steps: int
+    success: bool
+
+
+class ControlLoop:
+    """Runs episodes of one controller on one connected robot.
+
+    Setting ``cancelled`` (a signal handler may) ends the run by a controlled stop.
+
+    Args:
+        contract: of the controller.
+        robot: connected.
+        inference: started.
+        recorder: the flight log, if any.
+        watchdog: thresholds.
+
+    Raises:
+        GenpolicyError: controller and robot do not fit together.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        robot: Robot,
+        inference: Inference,
+        recorder: Recorder | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        task = contract.spec.task
+        check_fits(task, robot.spec)
+        self.watchdog = watchdog or Watchdog()
+        self.ticker = Ticker(robot.spec.rate_hz)
+        self.envelope = Envelope(robot.spec, 1.0 / task.control_hz)
+        self.machine = StateMachine(self._state_changed)
+        self.faults: dict[str, int] = {}
+        self.cancelled = False
+        self._task, self._robot, self._recorder = task, robot, recorder
+        self._inference = inference
+        self._mode = action_mode(task)
+        self._ticks_per_step = round(robot.spec.rate_hz / task.control_hz)
+        self._player = ChunkPlayer(
+            contract.spec, inference, int(self.watchdog.chunk_age * 1e9), self._event
+        )
+        self._sizes = {f.name: (f.dim,) for f in task.observations}
+        self._target = np.zeros(len(robot.spec.axes))
+        self._measured = np.zeros(len(robot.spec.axes))
+        self._episode = -1
+        self._engaged = False  # whether this episode has commanded anything
+        self._now = time.monotonic_ns()
+
+    def warm_up(self) -> None:
+        """Wait until the policy answers."""
+        self.machine.to(State.WARMUP)
+        self._inference.wait_ready()
+
+    def run_episode(self, seed: int, max_steps: int, until_ns: float = math.inf) -> Episode:
+        """Reset the robot and run until success, ``max_steps``, ``until_ns`` or cancellation.
+
+        Raises:
+            FaultError: something failed; the robot has been stopped.
+            GenpolicyError: the robot could not be reset.
+        """
+        self._start(seed, max_steps)
+        try:
+            while not (self._finished or self.cancelled or self._now >= until_ns):
+                self._tick()
+        except FirstCommandError as error:
+            self._stop(str(error))
+        except LinkClosedError as error:
+            self._event("process_died", str(error))
+            self._stop(str(error))
+        if self.cancelled:
+            self.halt("cancelled")
+        return Episode(seed, self._step, self._success)
+
+    def halt(self, reason: str) -> None:
+        """Controlled stop: brake inside the limits, then the robot's own stop. Final."""
+        if self.machine.state is State.STOP:
+            return
+        if self.machine.state in (State.RAMP, State.RUN):
+            self.machine.to(State.HOLD, reason)
+        try:
+            self._brake()
+        except LinkClosedError as error:
+            self._event("process_died", str(error))
+        self.envelope.stop()
+        self.machine.to(State.STOP, reason)
+        self._robot.stop()
+
+    def _stop(self, reason: str) -> None:
+        self.halt(reason)
+        raise FaultError(f"stopped: {reason}")
+
+    def _brake(self) -> None:
+        """Tick on in HOLD until the command rests. Needs no measurement and no policy."""
+        deadline = time.monotonic_ns() + int(BRAKING_LIMIT_S * 1e9)
+        while self._engaged and not self.envelope.at_rest and self._now < deadline:
+            self._now = self.ticker.wait()
+            if self.ticker.index >= self._due:
+                self._due = self.ticker.index + self._ticks_per_step
+                self.envelope.hold()
+            self._robot.write(self.envelope.command)
+            self._record()
+
+    def _start(self, seed: int, max_steps: int) -> None:
+        self._episode += 1
+        self._step, self._success, self._usable = 0, False, False
+        self._engaged = self._observed = self._finished = False
+        self._max_steps = max_steps
+        self.machine.to(State.RAMP, f"episode {self._episode}, seed {seed}")
+        self._robot.reset(seed)
+        state = self._robot.read()
+        self.envelope.start(state.position)
+        self._measured[:] = state.position
+        self._seq = -1
+        self._measured_ns = time.monotonic_ns()
+        self._player.start(seed)
+        self.ticker.start()
+        self._due = 0
+
+    def _tick(self) -> None:
+        missed = self.ticker.missed
+        self._now = self.ticker.wait()
+        late_s = (self.ticker.missed - missed) * self.ticker.period_ns / 1e9
+        if late_s > self.watchdog.overrun:
+            self._event("overrun", f"{1e3 * late_s:.0f} ms")
+        state = self._robot.read()
+        self._take(state)
+        self._poll()
+        self._watch()
+        if self.ticker.index >= self._due:
+            self._decide(state)
+        if self._engaged:
+            self._robot.write(self.envelope.command)
+        self._record()
+
+    def _take(self, state: RobotState) -> None:
+        """Accept a new measurement if it can be used."""
+        for fault in state.faults:
+            self._event("robot", fault)
+        state.faults.clear()
+        if state.seq == self._seq:
+            return
+        self._seq = state.seq
+        usable = self._usable_state(state)
+        if self._usable and not usable:
+            self._event("bad_measurement", "not finite or of another shape")
+        self._usable = usable
+        if usable:
+            self._measured[:] = state.position
+            self._measured_ns = state.t_ns
+            self._success = state.success
+            axis = self.envelope.effort_exceeded(state.effort)
+            if axis is not None:
+                self._stop(f"effort of axis '{axis}' is beyond its limit")
+
+    def _usable_state(self, state: RobotState) -> bool:
+        if state.position.shape != self._measured.shape or not np.isfinite(state.position).all():
+            return False
+        for name, shape in self._sizes.items():
+            value = state.observation.get(name)
+            if value is None or value.shape != shape or not np.isfinite(value).all():
+                return False
+        return True
+
+    def _poll(self) -> None:
+        reply = self._player.poll(self._now)
+        if reply is not None and self._recorder is not None:
+            self._record_chunk(reply)
+
+    def _watch(self) -> None:
+        age = (self._now - self._measured_ns) / 1e9
+        if age > self.watchdog.measurement_warn:
+            self.faults["measurement_late"] = self.faults.get("measurement_late", 0) + 1
+        verdict, reason = self.watchdog.judge(age, self._player.waiting_s(self._now))
+        if verdict is Verdict.STOP:
+            self._stop(reason)
+        if verdict is Verdict.HOLD:
+            if self.machine.state is not State.HOLD:
+                self._event("hold", reason)
+            self.machine.to(State.HOLD, reason)
+            self._player.drop()  # what was planned before the hold is void
+        elif self.machine.state is State.HOLD:
+            self.machine.to(State.RUN if self._engaged else State.RAMP, "recovered")
+
+    def _decide(self, state: RobotState) -> None:
+        """A control step is due: finish, ask for a chunk, or act; in HOLD, brake and wait."""
+        if self.machine.state is State.HOLD:
+            if self._engaged:
+                self.envelope.hold()
+            self._due = self.ticker.index + self._ticks_per_step
+            if self._usable and self._player.waiting_s(self._now) > 0.0:
+                self._ask(state)
+            return
+        if not self._usable:
+            return  # still due: the step is taken when there is something to take it from
+        if self._success or self._step >= self._max_steps:
+            self._finished = True  # success counts at control steps only, as in training
+            return
+        if not self._observed:
+            self._player.observe(state.observation)
+            self._observed = True
+        if self._player.empty:
+            self._ask(state)
+        else:
+            self._act()
+
+    def _ask(self, state: RobotState) -> None:
+        if self._player.asking:
+            return
+        if self._player.waiting_s(self._now) > 0.0:  # asked before, in vain
+            self._player.observe(state.observation, again=True)
+        self._player.ask(self._now, state.t_ns)
+
+    def _act(self) -> None:
+        action = self._player.next_action()
+        self._mode.target(action, self._measured, self.envelope.command, self._target)
+        self.envelope.apply(self._target, self._measured)
+        self._engaged = True
+        self.machine.to(State.RUN)
+        self._step += 1
+        self._observed = False
+        self._due = self.ticker.index + self._ticks_per_step
+
+    def _event(self, kind: str, text: str) -> None:
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        if self._recorder is not None:
+            self._recorder.event(self._now, kind, text)
+
+    def _state_changed(self, state: State, reason: str) -> None:
+        if self._recorder is not None:
+            self._recorder.event(time.monotonic_ns(), "state", f"{state.name} {reason}".strip())
+
+    def _record(self) -> None:
+        if self._recorder is None:
+            return
+        tick = self._recorder.tick
+        tick["t_ns"], tick["tick"] = self._now, self.ticker.ticks
+        tick["episode"], tick["step"], tick["state"] = self._episode, self._step, self.machine.state
+        tick["lateness_us"] = self.ticker.last_lateness_us
+        tick["age_us"] = (self._now - self._measured_ns) / 1e3
+        tick["measured"] = self._measured
+        tick["command"] = self.envelope.command
+        self._recorder.put("tick")
+
+    def _record_chunk(self, reply: np.void) -> None:
+        chunk = self._recorder.chunk
+        for name in ("t_obs_ns", "seed", "counter", "index", "score", "compute_us", "actions"):
+            chunk[name] = reply[name]
+        chunk["t_ns"], chunk["episode"], chunk["step"] = self._now, self._episode, self._step
+        chunk["obs"] = self._inference.last_request["obs"]
+        self._recorder.put("chunk")

@@ -1,0 +1,253 @@
+"""One run on one robot, from opening the file to the result that is written as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from genpolicy.spec import GenpolicyError
+from genpolicy_deploy import robots
+from genpolicy_deploy.controller import Controller
+from genpolicy_deploy.inference import Inference
+from genpolicy_deploy.link import LinkClosedError
+from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
+from genpolicy_deploy.realtime import soft_realtime
+from genpolicy_deploy.recorder import Recorder
+from genpolicy_deploy.robots.base import Robot
+from genpolicy_deploy.watchdog import Watchdog
+
+OK, FAULT, INTERRUPTED = 0, 3, 130
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``genpolicy-deploy run`` takes. Either ``episodes`` or ``seconds`` ends the run."""
+
+    path: Path
+    robot: str = "mujoco"
+    robot_config: Path | None = None
+    seconds: float = 20.0
+    episodes: int | None = None
+    seed: int = 0
+    num_samples: int | None = None
+    temperature: float | None = None
+    log: Path | None = None
+    realtime: bool = True
+
+
+class Run:
+    """Executes ``options``; ``result`` is whole whatever happens, ``exit_code`` says what did.
+
+    Args:
+        options: see ``RunOptions``.
+        robot: instead of the one that ``options`` names (not connected).
+        watchdog: instead of the default thresholds.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        robot: Robot | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        self.options = options
+        # Everything that bad input can break, before anything moves:
+        controller = Controller(options.path, options.num_samples, options.temperature)
+        self.contract = controller.contract
+        self.num_samples, self.temperature = controller.num_samples, controller.temperature
+        if options.seed < 0 or (options.episodes is not None and options.episodes < 1):
+            raise GenpolicyError("seed must not be negative and episodes must be at least 1")
+        if not 0.0 < options.seconds < math.inf:
+            raise GenpolicyError("seconds must be positive")
+        self.robot = robot or robots.make(options.robot, options.robot_config)
+        self.inference = Inference(
+            options.path, self.contract, options.num_samples, options.temperature
+        )
+        self.episodes: list[Episode] = []
+        self.fault: str | None = None
+        self.interrupted = False
+        self.granted: dict[str, str] = {}
+        self.loop: ControlLoop | None = None
+        self._watchdog = watchdog
+        self._dropped = 0
+
+    def execute(self) -> None:
+        """Run to the end; a fault or Ctrl-C stops the robot and is kept for ``result``.
+
+        Raises:
+            GenpolicyError: the run could not begin.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                self._execute(stack)
+        except FaultError as error:
+            self.fault = str(error)
+        except LinkClosedError as error:  # between episodes
+            self.fault = f"stopped: {error}"
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+    def _execute(self, stack: contextlib.ExitStack) -> None:
+        stack.callback(self.inference.close)
+        self.inference.start()  # loads while the robot connects
+        robot = stack.enter_context(self.robot)
+        recorder = self._recorder(stack, len(robot.spec.axes))
+        loop = self.loop = ControlLoop(
+            self.contract, robot, self.inference, recorder, self._watchdog
+        )
+        stack.callback(lambda: loop.halt("end of run"))
+        loop.warm_up()
+        if self.options.realtime:
+            self.granted = stack.enter_context(soft_realtime())
+        self._run_episodes(loop)
+        if recorder is not None:
+            self._dropped = recorder.dropped
+
+    def _run_episodes(self, loop: ControlLoop) -> None:
+        options = self.options
+        steps = self.contract.spec.task.max_episode_steps
+        until = math.inf if options.episodes else time.monotonic_ns() + options.seconds * 1e9
+        seed = options.seed
+        with _cancel_on_signals(loop):
+            while not loop.cancelled and time.monotonic_ns() < until:
+                episode = loop.run_episode(seed, steps, until)
+                if episode.success or episode.steps >= steps:
+                    self.episodes.append(episode)
+                seed += 1
+                if options.episodes and seed - options.seed >= options.episodes:
+                    break
+        self.interrupted = loop.cancelled
+
+    def _recorder(self, stack: contextlib.ExitStack, axes: int) -> Recorder | None:
+        if self.options.log is None:
+            return None
+        info = {
+            "controller": str(self.options.path.resolve()),
+            "controller_sha256": sha256(self.options.path),
+            "num_samples": self.num_samples,
+            "temperature": self.temperature,
+            "spec": self.contract.spec.to_dict(),
+            "axes": self.robot.spec.axes,
+            "limits": asdict(self.robot.spec.limits),
+            # Added to any t_ns of the log, this gives the time of day:
+            "wall_minus_monotonic_ns": time.time_ns() - time.monotonic_ns(),
+            "versions": versions(),
+        }
+        return stack.enter_context(Recorder(self.options.log, self.contract.spec, axes, info))
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 after a fault, 130 after Ctrl-C."""
+        if self.fault is not None:
+            return FAULT
+        return INTERRUPTED if self.interrupted else OK
+
+    def result(self) -> dict[str, Any]:
+        """The JSON document of the run; ``deploy`` and ``stage`` are parts of report.json."""
+        successes = sum(episode.success for episode in self.episodes)
+        low, high = wilson(successes, len(self.episodes))
+        stage = {
+            "name": "deployed",
+            "success_rate": successes / len(self.episodes) if self.episodes else None,
+            "success_lo": low,
+            "success_hi": high,
+            "episodes": len(self.episodes),
+            "seed0": self.options.seed,
+        }
+        return {
+            "task": self.contract.spec.task.task,
+            "robot": self.options.robot,
+            "controller": str(self.options.path),
+            "num_samples": self.num_samples,
+            "temperature": self.temperature,
+            "deploy": self._deploy(),
+            "stage": stage,
+            "episodes": [asdict(episode) for episode in self.episodes],
+            "fault": self.fault,
+            "interrupted": self.interrupted,
+            "log": str(self.options.log) if self.options.log else None,
+            "log_frames_dropped": self._dropped,
+            "realtime": self.granted,
+            "versions": versions(),
+        } | self._details()
+
+    def _deploy(self) -> dict[str, Any]:
+        """The ``deploy`` object of report.json."""
+        loop, compute = self.loop, self.inference.compute
+        lateness = loop.ticker.lateness.summary() if loop else None
+        return {
+            "control_hz": self.contract.spec.task.control_hz,
+            "ticks": loop.ticker.ticks if loop else 0,
+            "missed_deadlines": loop.ticker.missed if loop else 0,
+            "lateness_us": lateness or dict.fromkeys(("p50", "p99", "p999", "max"), 0.0),
+            "inference_ms": {
+                "p50": round(compute.percentile(50.0) / 1e3, 3),
+                "p99": round(compute.percentile(99.0) / 1e3, 3),
+            },
+            "envelope_violations_blocked": loop.envelope.blocked if loop else 0,
+        }
+
+    def _details(self) -> dict[str, Any]:
+        loop, response = self.loop, self.inference.response
+        return {
+            "state": loop.machine.state.name if loop else "INIT",
+            "tick_hz": self.robot.spec.rate_hz if loop else None,
+            "response_ms": {
+                "p50": round(response.percentile(50.0) / 1e3, 3),
+                "p99": round(response.percentile(99.0) / 1e3, 3),
+            },
+            "violations": loop.envelope.violations if loop else {},
+            "events": loop.faults if loop else {},
+        }
+
+
+@contextlib.contextmanager
+def _cancel_on_signals(loop: ControlLoop) -> Iterator[None]:
+    """While the loop runs, Ctrl-C and SIGTERM ask it to stop instead of tearing it apart."""
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        loop.cancelled = True
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wilson(successes: int, episodes: int, z: float = 1.959964) -> tuple[float | None, float | None]:
+    """Wilson's 95 % interval of a success rate; (None, None) without episodes."""
+    if episodes == 0:
+        return None, None
+    rate, n = successes / episodes, float(episodes)
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    packages = {name: version(name) for name in ("genpolicy", "numpy", "onnxruntime")}
+    kernel = os.uname()
+    return packages | {
+        "python": platform.python_version(),
+        "system": f"{kernel.sysname} {kernel.release} {kernel.machine}",
+    }
