@@ -13,9 +13,10 @@ HORIZON = 9
 
 
 class Counting:
-    """Environment of seed s succeeds at its (2 + s mod 5)-th step; seeds ≡ 4 never do.
+    """Environment of seed s ends at its (2 + s mod 5)-th step, for seeds ≡ 3 by failure.
 
-    Observation ``position`` is (seed, step, sum of first actions); auto-reset shows seed −1.
+    Seeds ≡ 4 never end before the time limit. Observation ``position`` is (seed, step, sum of
+    first actions). Auto-reset starts seed −5, which succeeds quickly.
     """
 
     def __init__(self, num_envs, history=1):
@@ -42,15 +43,16 @@ class Counting:
             [np.zeros(self.num_envs), np.ones(self.num_envs), actions[:, 0, 0]], axis=1
         )
         seed, count = self.state[:, 0], self.state[:, 1]
-        success = (count == 2 + seed % 5) & (seed % 5 != 4)
-        truncated = (count == HORIZON) & ~success
+        terminated = (count == 2 + seed % 5) & (seed % 5 != 4)
+        success = terminated & (seed % 5 != 3)
+        truncated = (count == HORIZON) & ~terminated
         final = self._obs(self.state)
-        self.state[success | truncated] = [-1.0, 0.0, 0.0]
+        self.state[terminated | truncated] = [-5.0, 0.0, 0.0]
         return StepResult(
             obs=self._obs(self.state),
             reward=success.astype(float),
             rewards=success.astype(float)[:, None],
-            terminated=success,
+            terminated=terminated,
             truncated=truncated,
             final_obs=final,
             success=success,
@@ -82,10 +84,10 @@ def test_episodes_are_those_of_the_seeds(num_envs):
         after = np.stack([np.full(length, seed), steps + 1, sums[1:]], axis=1)
         np.testing.assert_allclose(episode.next_obs["position"], after, atol=1e-6)
         np.testing.assert_allclose(episode.actions[:, 0], steps / 10, atol=1e-6)
-        succeeded = seed % 5 != 4
-        np.testing.assert_array_equal(episode.rewards, (steps == length - 1) & succeeded)
+        last = steps == length - 1
+        np.testing.assert_array_equal(episode.rewards, last & (seed % 5 not in (3, 4)))
         # A time limit is not an end of the task: value learning bootstraps there.
-        np.testing.assert_array_equal(episode.dones, (steps == length - 1) & succeeded)
+        np.testing.assert_array_equal(episode.dones, last & (seed % 5 != 4))
         states = np.concatenate([steps[:, None] / 10.0, wanted, -wanted[:, :1]], axis=1)
         np.testing.assert_allclose(episode.states, states, atol=1e-6)
         check_episode(episode, Counting(1).spec, "collected")
@@ -96,9 +98,9 @@ def test_failures_are_dropped_on_request():
     stats = collect_episodes(
         Counting(5), act, 6, episodes.append, progress=progress.append, on_wave=waves.append
     )
-    assert [e.obs["position"][0, 0] for e in episodes] == [0, 1, 2, 3, 5, 6]
-    assert (stats.kept, stats.attempts, stats.successes) == (6, 10, 8)
-    assert progress == [4, 6]
+    assert [e.obs["position"][0, 0] for e in episodes] == [0, 1, 2, 5, 6, 7]
+    assert (stats.kept, stats.attempts, stats.successes) == (6, 10, 6)
+    assert progress == [3, 6]
     assert waves == [0, 5]
 
 
@@ -117,7 +119,7 @@ def test_chunks_are_executed_to_their_end():
 
 def test_hopeless_driver_is_given_up():
     env = Counting(1)
-    env.reset = lambda seed: Counting.reset(env, seed=4)
+    env.reset = lambda seed: Counting.reset(env, seed=3)
     with pytest.raises(GenpolicyError, match="0 of 20 attempts succeeded"):
         collect_episodes(env, act, 1, [].append)
 
