@@ -156,18 +156,29 @@ def evaluate(
 
 
 def check_task(spec: PolicySpec, env: VecEnv) -> None:
-    """Refuse a policy whose observations, actions or control mean something else here.
+    """Refuse a policy whose observations, actions or control mean something else in ``env``.
+
+    A policy may use fewer observations than the task has, and names and units are for people:
+    data recorded elsewhere need not know them.
 
     Raises:
         GenpolicyError: names the first difference.
     """
     ours, theirs = spec.task, env.spec
-    for name in ("task", "observations", "action", "control_mode", "control_hz", "control"):
-        mine, other = getattr(ours, name), getattr(theirs, name)
-        if mine != other:
+    here = {feature.name: feature.shape for feature in theirs.observations}
+    differences = [
+        (f"observation '{feature.name}'", feature.shape, here.get(feature.name))
+        for feature in ours.observations
+    ]
+    bounds = [(task.action.low, task.action.high) for task in (ours, theirs)]
+    differences.append(("the action range", *bounds))
+    names = ("task", "control_mode", "control_hz", "control")
+    differences += [(name, getattr(ours, name), getattr(theirs, name)) for name in names]
+    for name, mine, other in sorted(differences, key=lambda row: row[0] != "task"):
+        if mine != other and not (name == "control" and not mine):
             raise GenpolicyError(
-                f"this checkpoint was made for task '{ours.task}', not for '{theirs.task}': "
-                f"{name} is {mine} there and {other} here"
+                f"made for task '{ours.task}', which differs from '{theirs.task}' here: "
+                f"{name} is {mine} there and {other} here; choose the task it was made for"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """``write_text`` for JSON."""
-    write_text(path, json.dumps(data, indent=2) + "\n")
+    """``write_text`` for JSON: indented, but every list of numbers on one line."""
+    text = json.dumps(data, indent=2, allow_nan=False)
+    text = re.sub(r"\[[\s\d.,eE+-]+\]", lambda found: " ".join(found[0].split()), text)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

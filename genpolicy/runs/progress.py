@@ -31,7 +31,7 @@ class ProgressBar:
         self.title, self.total, self.done = title, total, done
         self.note = ""
         self._started = self._printed = time.monotonic()
-        self._first = done
+        self._first, self._printed_at = done, -1
         self._quiet = not distributed.is_main()
         self._bar: Progress | None = None
         if console.is_terminal and not self._quiet:
@@ -62,7 +62,7 @@ class ProgressBar:
         """Leave the bar as it stands, or print the closing line."""
         if self._bar:
             self._bar.stop()
-        elif not self._quiet and kind is None:
+        elif not self._quiet and kind is None and self._printed_at != self.done:
             self._print_line()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
@@ -75,7 +75,7 @@ class ProgressBar:
             self._print_line()
 
     def _print_line(self) -> None:
-        self._printed = time.monotonic()
+        self._printed, self._printed_at = time.monotonic(), self.done
         elapsed = self._printed - self._started
         rate = (self.done - self._first) / max(elapsed, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
