@@ -13,13 +13,16 @@ the second line and gets the same dynamics.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
+from numba import njit
 from numpy.typing import NDArray
+
+from genpolicy_sim.native import Fields
 
 Array = NDArray[np.float64]
 
@@ -74,82 +77,49 @@ def delta_to_goal(
     )
 
 
-class OperationalSpaceController:
-    """Computes joint torques that drive end effectors to goals.
+# What the controller knows of one arm: indices (base to tip), torque limits, gains.
+Arm = namedtuple("Arm", "joint qadr dof actuator low high mass_index site kp kd null_kp null_kd")
+# What it computes with, so that nothing is allocated per substep.
+Workspace = namedtuple("Workspace", "M L Jt Y A part force Ju u torque")
+
+
+def describe_arm(
+    model: mujoco.MjModel,
+    joints: list[str],
+    site: str,
+    kp: float = 150.0,
+    null_kp: float = 10.0,
+) -> Arm:
+    """Describe an arm of hinges, each driven by one torque actuator.
 
     Args:
         model: the compiled scene.
-        batch: its simulations; they must be current up to ``mjSTAGE_VEL`` at each call.
-        joints: names of the arm's joints, all hinges, base to tip.
+        joints: names, base to tip.
         site: name of the controlled site.
         kp: stiffness of the end effector, 1/s² (damping is critical).
         null_kp: stiffness towards the rest posture, 1/s² (damping is critical).
     """
-
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        batch: Batch,
-        joints: list[str],
-        site: str,
-        kp: float = 150.0,
-        null_kp: float = 10.0,
-    ) -> None:
-        self.joint = np.array([model.joint(name).id for name in joints])
-        self.qadr = model.jnt_qposadr[self.joint]
-        self.dof = model.jnt_dofadr[self.joint]
-        self.site = model.site(site).id
-        self.kp, self.kd = kp, 2.0 * np.sqrt(kp)
-        self.null_kp, self.null_kd = null_kp, 2.0 * np.sqrt(null_kp)
-        self._mass_index = mass_matrix_index(model, self.dof)
-        names = ("qpos", "qvel", "site_xpos", "site_xmat", "xanchor", "xaxis", "qfrc_bias", "M")
-        self._field: dict[str, Any] = {name: batch.bind(name) for name in names}
-
-    def eef_pose(self) -> tuple[Array, Array]:
-        """Achieved position ``[N, 3]`` and orientation ``[N, 3, 3]``, as views."""
-        field = self._field
-        xmat = field["site_xmat"]
-        return field["site_xpos"][:, self.site], xmat.reshape(len(xmat), -1, 3, 3)[:, self.site]
-
-    def torques(self, goal: Goal, rest: Array) -> Array:
-        """Joint torques ``[N, dof]``: J'(Λ_task F − Λ J u) + M u + bias.
-
-        The second and third term are robosuite's null-space torque N' M u, with
-        N' = I − J' Λ J M⁻¹ multiplied out.
-
-        Args:
-            goal: where to go.
-            rest: ``[N, dof]`` posture that the redundant degree of freedom is drawn to, rad.
-        """
-        field = self._field
-        q, qd = field["qpos"][:, self.qadr], field["qvel"][:, self.dof]
-        pos, rot = self.eef_pose()
-        axis = field["xaxis"][:, self.joint]
-        lever = pos[:, None] - field["xanchor"][:, self.joint]
-        Jt = np.concatenate([np.cross(axis, lever), axis], axis=2)  # [N, dof, 6]
-        J = Jt.transpose(0, 2, 1)
-        M = field["M"].reshape(len(q), -1)[:, self._mass_index]
-
-        twist = (J @ qd[:, :, None])[:, :, 0]
-        error = np.concatenate([goal.pos - pos, orientation_error(goal.rot, rot)], axis=1)
-        force = self.kp * error - self.kd * twist
-        u = self.null_kp * (rest - q) - self.null_kd * qd
-
-        inverse_inertia = J @ np.linalg.solve(M, Jt)  # J M⁻¹ J' = Λ⁻¹, [N, 6, 6]
-        wrench = np.empty_like(force)
-        wrench[:, :3] = np.linalg.solve(inverse_inertia[:, :3, :3], force[:, :3])
-        wrench[:, 3:] = np.linalg.solve(inverse_inertia[:, 3:, 3:], force[:, 3:])
-        wrench -= np.linalg.solve(inverse_inertia, (J @ u[:, :, None])[:, :, 0])
-        torque = (Jt @ wrench[:, :, None] + M @ u[:, :, None])[:, :, 0]
-        return torque + field["qfrc_bias"][:, self.dof]
+    joint = np.array([model.joint(name).id for name in joints])
+    dof = model.jnt_dofadr[joint].astype(np.intp)
+    driven = model.actuator_trnid[:, 0].tolist()
+    actuator = np.array([driven.index(j) for j in joint])
+    return Arm(
+        joint,
+        model.jnt_qposadr[joint].astype(np.intp),
+        dof,
+        actuator,
+        model.actuator_ctrlrange[actuator, 0].copy(),
+        model.actuator_ctrlrange[actuator, 1].copy(),
+        mass_matrix_index(model, dof),
+        model.site(site).id,
+        kp,
+        2.0 * kp**0.5,
+        null_kp,
+        2.0 * null_kp**0.5,
+    )
 
 
-def orientation_error(goal: Array, current: Array) -> Array:
-    """Half the sum of the cross products of the frames' axes, ``[N, 3]`` rad for small errors."""
-    return 0.5 * np.cross(current, goal, axis=1).sum(axis=2)
-
-
-def mass_matrix_index(model: mujoco.MjModel, dof: NDArray[np.int32]) -> NDArray[np.intp]:
+def mass_matrix_index(model: mujoco.MjModel, dof: NDArray[np.intp]) -> NDArray[np.intp]:
     """Where entry (i, j) of the arm's mass matrix is in MuJoCo's sparse lower triangle."""
     index = np.empty((len(dof), len(dof)), np.intp)
     for row, i in enumerate(dof):
@@ -158,3 +128,145 @@ def mass_matrix_index(model: mujoco.MjModel, dof: NDArray[np.int32]) -> NDArray[
         for column, j in enumerate(dof[: row + 1]):
             index[row, column] = index[column, row] = start + columns.index(j)
     return index
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def workspace(dof: int) -> Workspace:
+    """Memory for ``torques`` of an arm with ``dof`` joints."""
+    return Workspace(
+        np.empty((dof, dof)),
+        np.empty((dof, dof)),
+        np.empty((dof, 6)),
+        np.empty((dof, 6)),
+        np.empty((6, 6)),
+        np.empty((3, 3)),
+        np.empty(6),
+        np.empty(6),
+        np.empty(dof),
+        np.empty(dof),
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def torques(
+    arm: Arm, mj: Fields, goal_pos: Array, goal_rot: Array, rest: Array, work: Workspace
+) -> None:
+    """``work.torque`` = J'((Λ_pos F, Λ_rot τ) − Λ J u) + M u + bias.
+
+    Λ⁻¹ = J M⁻¹ J'. The terms with u are robosuite's null-space torque N' M u, with
+    N' = I − J' Λ J M⁻¹ multiplied out; u draws the joints to the posture ``rest [dof]``.
+    """
+    n = arm.joint.shape[0]
+    pos, rot = mj.site_xpos[arm.site], mj.site_xmat[arm.site]
+    _jacobian(arm, pos, mj, work.Jt)
+    _pose_error(pos, rot, goal_pos, goal_rot, work.force)
+    for i in range(n):
+        work.u[i] = arm.null_kp * (rest[i] - mj.qpos[arm.qadr[i]])
+        work.u[i] -= arm.null_kd * mj.qvel[arm.dof[i]]
+        for j in range(n):
+            work.M[i, j] = work.L[i, j] = mj.M[arm.mass_index[i, j]]
+    for i in range(6):
+        twist = Ju = 0.0
+        for j in range(n):
+            twist += work.Jt[j, i] * mj.qvel[arm.dof[j]]
+            Ju += work.Jt[j, i] * work.u[j]
+        work.force[i] = arm.kp * work.force[i] - arm.kd * twist
+        work.Ju[i] = Ju
+    _wrench(work)
+    for i in range(n):
+        torque = mj.qfrc_bias[arm.dof[i]]
+        for j in range(n):
+            torque += work.M[i, j] * work.u[j]
+        for j in range(6):
+            torque += work.Jt[i, j] * work.force[j]
+        work.torque[i] = torque
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _jacobian(arm: Arm, pos: Array, mj: Fields, Jt: Array) -> None:
+    """Transposed Jacobian ``[dof, 6]`` of the point ``pos``: rows (axis × lever, axis)."""
+    for j in range(arm.joint.shape[0]):
+        a, c = mj.xaxis[arm.joint[j]], mj.xanchor[arm.joint[j]]
+        x, y, z = pos[0] - c[0], pos[1] - c[1], pos[2] - c[2]
+        Jt[j, 0] = a[1] * z - a[2] * y
+        Jt[j, 1] = a[2] * x - a[0] * z
+        Jt[j, 2] = a[0] * y - a[1] * x
+        Jt[j, 3], Jt[j, 4], Jt[j, 5] = a[0], a[1], a[2]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _pose_error(pos: Array, rot: Array, goal_pos: Array, goal_rot: Array, error: Array) -> None:
+    """Goal less pose ``[6]``: m, and half the sum of the axes' cross products, rad when small."""
+    for i in range(3):
+        error[i] = goal_pos[i] - pos[i]
+        error[3 + i] = 0.0
+    for c in range(3):
+        error[3] += 0.5 * (rot[1, c] * goal_rot[2, c] - rot[2, c] * goal_rot[1, c])
+        error[4] += 0.5 * (rot[2, c] * goal_rot[0, c] - rot[0, c] * goal_rot[2, c])
+        error[5] += 0.5 * (rot[0, c] * goal_rot[1, c] - rot[1, c] * goal_rot[0, c])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _wrench(work: Workspace) -> None:
+    """Overwrite ``work.force [6]`` with (Λ_pos F, Λ_rot τ) − Λ J u."""
+    A, part, Y = work.A, work.part, work.Y
+    _factor(work.L)  # M = L L'
+    Y[:] = work.Jt
+    _forward(work.L, Y)  # Y = L⁻¹ J'
+    for i in range(6):
+        for j in range(i + 1):
+            entry = 0.0
+            for k in range(Y.shape[0]):
+                entry += Y[k, i] * Y[k, j]
+            A[i, j] = entry  # A = Y' Y = Λ⁻¹, lower triangle
+    for start in (0, 3):
+        for i in range(3):
+            for j in range(i + 1):
+                part[i, j] = A[start + i, start + j]
+        _solve(part, work.force[start : start + 3])
+    _solve(A, work.Ju)
+    for i in range(6):
+        work.force[i] -= work.Ju[i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _factor(A: Array) -> None:
+    """Cholesky factor of the symmetric ``A [n, n]``, from and into its lower triangle.
+
+    The diagonal holds the reciprocals, as all that follows divides by it.
+    """
+    n = A.shape[0]
+    for j in range(n):
+        for i in range(j, n):
+            rest = A[i, j]
+            for k in range(j):
+                rest -= A[i, k] * A[j, k]
+            A[i, j] = 1.0 / np.sqrt(rest) if i == j else rest * A[j, j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _forward(L: Array, B: Array) -> None:
+    """Overwrite ``B [n, m]`` with L⁻¹ B."""
+    for c in range(B.shape[1]):
+        for i in range(L.shape[0]):
+            rest = B[i, c]
+            for k in range(i):
+                rest -= L[i, k] * B[k, c]
+            B[i, c] = rest * L[i, i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _solve(A: Array, b: Array) -> None:
+    """Overwrite ``b [n]`` with A⁻¹ b, and symmetric ``A`` (lower triangle) with its factor."""
+    n = b.shape[0]
+    _factor(A)
+    for i in range(n):
+        rest = b[i]
+        for k in range(i):
+            rest -= A[i, k] * b[k]
+        b[i] = rest * A[i, i]
+    for i in range(n - 1, -1, -1):
+        rest = b[i]
+        for k in range(i + 1, n):
+            rest -= A[k, i] * b[k]
+        b[i] = rest * A[i, i]

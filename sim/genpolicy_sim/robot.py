@@ -95,7 +95,7 @@ class LiftRobot:
     def hold(self) -> None:
         """Stay in the present pose."""
         self._holding = True
-        pos, rot = self._sim.controller.eef_pose()
+        pos, rot = self._sim.report.eef_pos, self._sim.report.eef_rot
         self._sim.set_goal(Goal(pos.copy(), rot.copy(), self._sim.goal.gripper.copy()))
 
     def advance(self, substeps: int, now_ns: int) -> None:
@@ -107,11 +107,11 @@ class LiftRobot:
     def measure(self) -> None:
         """Write the present state into ``message``."""
         message = self._message[0]
-        pos, rot = self._sim.controller.eef_pose()
+        pos, rot = self._sim.report.eef_pos, self._sim.report.eef_rot
         message["seq"] += 1
         message["t_ns"] = time.monotonic_ns()
         message["success"], message["holding"] = self._sim.success()[0], self._holding
-        message["sim_time"] = self._sim.batch.bind("time")[0]
+        message["sim_time"] = self._sim.time[0]
         message["position"][:3] = pos[0]
         message["position"][3:6] = rotation_vector(rot[0] @ HOME.T)
         message["position"][6] = self._sim.goal.gripper[0]

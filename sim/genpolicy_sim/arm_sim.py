@@ -1,0 +1,223 @@
+"""N scenes with an arm and a gripper, stepped by compiled threads: goals in, state out."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import mujoco
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from genpolicy_sim.native import (
+    Fields,
+    field_addresses,
+    field_sizes,
+    fields,
+    mj_forward,
+    mj_kinematics,
+    mj_step1,
+    mj_step2,
+    take_ticket,
+)
+from genpolicy_sim.osc import Arm, Array, Goal, torques, workspace
+
+# Where simulations run: addresses of the mjModel, one mjData per thread, and its fields.
+Worker = namedtuple("Worker", "model data fields sizes")
+# What the physics is told, first axis N: goal pose, posture for redundant joints, other controls.
+Command = namedtuple("Command", "pos rot rest ctrl")
+# What it reports, first axis N. Body and site poses are one substep older than the rest.
+Report = namedtuple("Report", "qpos qvel qacc_warmstart xpos xquat site_xpos eef_pos eef_rot")
+
+
+@njit(nogil=True, cache=True)
+def run(
+    worker: Worker,
+    arm: Arm,
+    command: Command,
+    report: Report,
+    ids: NDArray[np.intp],
+    counter: int,
+    substeps: int,
+) -> None:
+    """Advance simulations ``ids``. Threads that call this at the same time share the work.
+
+    A simulation is its row of ``report``; it runs all its substeps in the thread's own mjData,
+    which stays in the cache, in robosuite's order: ``mj_step1``, torques, ``mj_step2``. Body and
+    site poses are reported as they are after that, one substep old: robosuite's observables and
+    success test see them so. The end-effector pose, to which actions are relative, is current.
+
+    Args:
+        worker: the thread's place to simulate.
+        arm: the controlled arm.
+        command: where to go.
+        report: read and written for ``ids``.
+        ids: simulations to advance.
+        counter: address of the number of simulations taken, 0 before the first thread enters.
+        substeps: how many.
+    """
+    work = workspace(arm.joint.shape[0])
+    mj = fields(worker.fields, worker.sizes)
+    while True:
+        ticket = take_ticket(counter)
+        if ticket >= ids.shape[0]:
+            return
+        i = ids[ticket]
+        _load(report, i, mj)
+        mj.ctrl[:] = command.ctrl[i]
+        for _ in range(substeps):
+            mj_step1(worker.model, worker.data)
+            torques(arm, mj, command.pos[i], command.rot[i], command.rest[i], work)
+            for j in range(arm.joint.shape[0]):
+                torque = min(max(work.torque[j], arm.low[j]), arm.high[j])
+                mj.ctrl[arm.actuator[j]] = torque
+            mj_step2(worker.model, worker.data)
+        _report_poses(report, i, mj)
+        mj_kinematics(worker.model, worker.data)
+        _report_state(report, i, mj, arm.site)
+
+
+@njit(nogil=True, cache=True)
+def start(
+    worker: Worker, arm: Arm, command: Command, report: Report, ids: NDArray[np.intp]
+) -> None:
+    """Complete ``report`` for new episodes of ``ids`` from its state, as robosuite's reset does."""
+    mj = fields(worker.fields, worker.sizes)
+    for i in ids:
+        _load(report, i, mj)
+        mj.ctrl[:] = command.ctrl[i]
+        mj_forward(worker.model, worker.data)
+        _report_poses(report, i, mj)
+        _report_state(report, i, mj, arm.site)
+
+
+@njit(nogil=True, cache=True)
+def _load(report: Report, i: int, mj: Fields) -> None:
+    mj.qpos[:] = report.qpos[i]
+    mj.qvel[:] = report.qvel[i]
+    mj.qacc_warmstart[:] = report.qacc_warmstart[i]
+
+
+@njit(nogil=True, cache=True)
+def _report_poses(report: Report, i: int, mj: Fields) -> None:
+    report.xpos[i] = mj.xpos
+    report.xquat[i] = mj.xquat
+    report.site_xpos[i] = mj.site_xpos
+
+
+@njit(nogil=True, cache=True)
+def _report_state(report: Report, i: int, mj: Fields, site: int) -> None:
+    report.qpos[i] = mj.qpos
+    report.qvel[i] = mj.qvel
+    report.qacc_warmstart[i] = mj.qacc_warmstart
+    report.eef_pos[i] = mj.site_xpos[site]
+    report.eef_rot[i] = mj.site_xmat[site]
+
+
+class ArmSim:
+    """N scenes without episodes or task. Where a call takes ``ids``, the others cost nothing.
+
+    ``report`` holds the state: ``qpos``, ``qvel``, the achieved pose ``eef_pos``, ``eef_rot`` and
+    the poses of all bodies and sites.
+
+    Args:
+        model: the compiled scene.
+        arm: the controlled arm.
+        fingers: the gripper's two actuators, that which closes with positive control second.
+        num_envs: N.
+        num_threads: physics threads; default all available cores.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        arm: Arm,
+        fingers: list[str],
+        num_envs: int,
+        num_threads: int | None = None,
+    ) -> None:
+        self.model, self.arm, self.num_envs = model, arm, num_envs
+        threads = min(num_threads or len(os.sched_getaffinity(0)), num_envs)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._data = [mujoco.MjData(model) for _ in range(threads)]
+        self._workers = [
+            Worker(model._address, data._address, field_addresses(data), field_sizes(model, data))
+            for data in self._data
+        ]
+        self._fingers = [model.actuator(name).id for name in fingers]
+        low, high = model.actuator_ctrlrange[self._fingers].T
+        self._finger_mid, self._finger_span = 0.5 * (low + high), 0.5 * (high - low) * (-1.0, 1.0)
+        self._all = np.arange(num_envs)
+        self._allocate()
+
+    def _allocate(self) -> None:
+        n, model = self.num_envs, self.model
+        poses = {"eef_pos": np.zeros((n, 3)), "eef_rot": np.zeros((n, 3, 3))}
+        self.report = Report(
+            qpos=np.zeros((n, model.nq)),
+            qvel=np.zeros((n, model.nv)),
+            qacc_warmstart=np.zeros((n, model.nv)),
+            xpos=np.zeros((n, model.nbody, 3)),
+            xquat=np.zeros((n, model.nbody, 4)),
+            site_xpos=np.zeros((n, model.nsite, 3)),
+            **poses,
+        )
+        self.goal = Goal(np.zeros((n, 3)), np.zeros((n, 3, 3)), np.zeros(n))
+        posture = np.zeros((n, len(self.arm.joint)))
+        self._command = Command(self.goal.pos, self.goal.rot, posture, np.zeros((n, model.nu)))
+        self.time = np.zeros(n)  # s since the episode began
+
+    def start_at(self, ids: NDArray[np.intp], qpos: Array) -> None:
+        """Start ``ids`` at rest in ``qpos [n, nq]``; its arm becomes the rest posture."""
+        report = self.report
+        report.qpos[ids] = qpos
+        report.qvel[ids] = report.qacc_warmstart[ids] = 0.0
+        self._command.ctrl[ids] = 0.0
+        start(self._workers[0], self.arm, self._command, report, ids)
+        self.goal.pos[ids], self.goal.rot[ids] = report.eef_pos[ids], report.eef_rot[ids]
+        self.goal.gripper[ids] = self.time[ids] = 0.0
+        self._command.rest[ids] = qpos[:, self.arm.qadr]
+
+    def set_goal(self, goal: Goal, ids: NDArray[np.intp] | None = None) -> None:
+        """Pursue the absolute ``goal`` (first axis N) from the next substep on."""
+        rows = self._all if ids is None else ids
+        for kept, new in zip(self.goal, goal, strict=True):
+            kept[rows] = new[rows]
+        fingers = self._finger_mid + self._finger_span * self.goal.gripper[rows, None]
+        self._command.ctrl[rows[:, None], self._fingers] = fingers
+
+    def substep(self, count: int, ids: NDArray[np.intp] | None = None) -> None:
+        """Advance by ``count`` timesteps towards the goal."""
+        ids = self._all if ids is None else ids
+        taken = np.zeros(1, np.intp)
+        work = (self.arm, self._command, self.report, ids, taken.ctypes.data, count)
+        if self._pool is None or len(ids) == 1:
+            run(self._workers[0], *work)
+        else:
+            calls = [self._pool.submit(run, worker, *work) for worker in self._workers]
+            for call in calls:
+                call.result()
+        self.time[ids] += count * self.model.opt.timestep
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Copies of everything that decides the future, first axis N."""
+        return {name: value.copy() for name, value in self._state().items()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue exactly from ``get_state`` output."""
+        for name, value in self._state().items():
+            value[:] = state[name]
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        own = {"gripper": self.goal.gripper, "time": self.time}
+        command = {f"command_{key}": value for key, value in self._command._asdict().items()}
+        return self.report._asdict() | command | own
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
