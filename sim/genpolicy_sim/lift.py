@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ from numpy.typing import DTypeLike, NDArray
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError, TaskSpec, VecEnv
 from genpolicy_sim import robosuite_compat
 from genpolicy_sim.arm_sim import ArmSim
-from genpolicy_sim.batch_env import BatchEnv, Outcome
+from genpolicy_sim.batch_env import BatchEnv, BatchSim, Outcome
+from genpolicy_sim.oracle import RobosuiteSim
 from genpolicy_sim.osc import Array, DeltaScale, delta_to_goal, describe_arm
 
 SUBSTEPS = 25  # of 2 ms: 20 Hz
 LIFT_HEIGHT = 0.04  # m above the table counts as lifted
 TABLE_HEIGHT = 0.8  # m
 DROP_HEIGHT = 0.01  # m between cube and table at the start
+DRAW_DIM = 10  # random numbers in an initial state
 JOINT_NOISE = 0.02  # rad, standard deviation of the initial posture
+OBSERVED_AS = {"object": "object-state"}  # robomimic's names in robosuite
 XYZW = [1, 2, 3, 0]  # from MuJoCo's wxyz
 MODEL_SEED = 0  # robosuite draws the cube's size when it builds the scene: one size for everybody
 
@@ -62,6 +65,28 @@ def robosuite_env(**kwargs: Any) -> Any:
     )
 
 
+def draw(rng: np.random.Generator, count: int) -> Array:
+    """Random numbers ``[count, DRAW_DIM]`` that encode initial states."""
+    return np.hstack([rng.standard_normal((count, 7)), rng.uniform(-1.0, 1.0, (count, 3))])
+
+
+def initial_qpos(draws: Array, cube_range: tuple[float, float]) -> Array:
+    """Initial joint positions ``[n, nq]``, distributed as robosuite's.
+
+    Gaussian noise on the posture; cube uniform on an area, with uniform yaw, just above the table.
+    """
+    model, rest_qpos, gripper_qpos, cube_half_size = scene()
+    cube = model.joint("cube_joint0").qposadr[0]
+    half_yaw = 0.5 * np.pi * (1.0 + draws[:, 9])
+    qpos = np.zeros((len(draws), model.nq))
+    qpos[:, :7] = rest_qpos + JOINT_NOISE * draws[:, :7]
+    qpos[:, 7:9] = gripper_qpos
+    qpos[:, cube : cube + 2] = cube_range * draws[:, 7:9]
+    qpos[:, cube + 2] = TABLE_HEIGHT + DROP_HEIGHT + cube_half_size[2]
+    qpos[:, cube + 3], qpos[:, cube + 6] = np.cos(half_yaw), np.sin(half_yaw)
+    return qpos
+
+
 def task_spec(max_episode_steps: int = 100) -> TaskSpec:
     """What Lift observes and commands."""
     names = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
@@ -98,7 +123,8 @@ class LiftSim(ArmSim):
         cube_range: half the extent in x and y, m, of the area where cubes start.
     """
 
-    draw_dim = 10  # random numbers that make an initial state
+    draw_dim = DRAW_DIM
+    draw = staticmethod(draw)
 
     def __init__(
         self,
@@ -106,9 +132,8 @@ class LiftSim(ArmSim):
         num_threads: int | None = None,
         cube_range: tuple[float, float] = (0.03, 0.03),
     ) -> None:
-        self.scene = scene()
-        self.cube_range = np.array(cube_range)
-        model = self.scene.model
+        self.cube_range = cube_range
+        model = scene().model
         joints = [f"robot0_joint{i}" for i in range(1, 8)]
         arm = describe_arm(model, joints, site="gripper0_right_grip_site")
         fingers = [f"gripper0_right_gripper_finger_joint{i}" for i in (1, 2)]
@@ -118,27 +143,9 @@ class LiftSim(ArmSim):
         self._cube_qadr = model.joint("cube_joint0").qposadr[0]
         self._finger_qadr = model.joint("gripper0_right_finger_joint1").qposadr[0] + np.arange(2)
 
-    @staticmethod
-    def draw(rng: np.random.Generator, count: int) -> Array:
-        """Random numbers ``[count, draw_dim]`` for ``count`` initial states."""
-        return np.hstack([rng.standard_normal((count, 7)), rng.uniform(-1.0, 1.0, (count, 3))])
-
     def start(self, ids: NDArray[np.intp], draws: Array) -> None:
-        """Put environments ``ids`` into the initial states that ``draws`` encode.
-
-        As robosuite: Gaussian noise on the posture, cube uniform on an area with uniform yaw.
-        """
-        qpos = np.zeros((len(ids), self.model.nq))
-        arm = self.scene.rest_qpos + JOINT_NOISE * draws[:, :7]
-        cube = self._cube_qadr
-        half_yaw = 0.5 * np.pi * (1.0 + draws[:, 9])
-        qpos[:, self.arm.qadr] = arm
-        qpos[:, self._finger_qadr] = self.scene.gripper_qpos
-        qpos[:, cube : cube + 2] = self.cube_range * draws[:, 7:9]
-        qpos[:, cube + 2] = TABLE_HEIGHT + DROP_HEIGHT + self.scene.cube_half_size[2]
-        qpos[:, cube + 3] = np.cos(half_yaw)
-        qpos[:, cube + 6] = np.sin(half_yaw)
-        self.start_at(ids, qpos)
+        """Put environments ``ids`` into the initial states that ``draws [n, 10]`` encode."""
+        self.start_at(ids, initial_qpos(draws, self.cube_range))
 
     def control_step(self, action: Array, ids: NDArray[np.intp] | None = None) -> None:
         """One action ``[N, 7]`` of the training environment: 50 ms."""
@@ -175,15 +182,48 @@ def make(
     backend: str = "batch",
     max_episode_steps: int = 100,
     terminate_on_success: bool = True,
-    **kwargs: Any,
+    cube_range: tuple[float, float] = (0.03, 0.03),
+    num_threads: int | None = None,
 ) -> VecEnv:
-    """Factory of the entry point ``lift``; see ``LiftSim`` for the options in ``kwargs``."""
-    if backend != "batch":
+    """Factory of the entry point ``lift``.
+
+    Args:
+        num_envs: N.
+        history: To, observations per observation.
+        dtype: of the observations.
+        backend: ``batch``, or ``robosuite``: robosuite's own environment in worker processes, the
+            same task from the same initial states, ten times slower.
+        max_episode_steps: where episodes are truncated.
+        terminate_on_success: whether a lifted cube ends the episode.
+        cube_range: half the extent in x and y, m, of the area where cubes start.
+        num_threads: threads (``robosuite``: processes); default all available cores.
+    """
+    sim: BatchSim
+    if backend == "batch":
+        sim = LiftSim(num_envs, num_threads, cube_range)
+    elif backend == "robosuite":
+        sim = oracle(num_envs, num_threads, cube_range)
+    else:
         raise GenpolicyError(f"backend={backend!r} does not exist: choose batch or robosuite")
     return BatchEnv(
-        LiftSim(num_envs, **kwargs),
+        sim,
         task_spec(max_episode_steps),
         history=history,
         dtype=dtype,
         terminate_on_success=terminate_on_success,
+    )
+
+
+def oracle(num_envs: int, num_workers: int | None, cube_range: tuple[float, float]) -> RobosuiteSim:
+    """The same task in robosuite's own environment."""
+    spec = task_spec()
+    return RobosuiteSim(
+        partial(robosuite_env, seed=MODEL_SEED),
+        [OBSERVED_AS.get(feature.name, feature.name) for feature in spec.observations],
+        spec.obs_dim,
+        num_envs,
+        num_workers,
+        draw=draw,
+        draw_dim=DRAW_DIM,
+        initial_qpos=partial(initial_qpos, cube_range=cube_range),
     )

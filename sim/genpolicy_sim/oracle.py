@@ -1,0 +1,187 @@
+"""robosuite's own environment stepped in worker processes: the oracle of the batched tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genpolicy.spec import GenpolicyError
+from genpolicy_sim.batch_env import Outcome
+
+Array = NDArray[np.float64]
+STATE = ("qpos", "qvel", "qacc_warmstart", "rest", "gripper")  # of one environment
+
+
+class RobosuiteSim:
+    """A ``BatchSim`` of N robosuite environments with one arm under OSC_POSE.
+
+    Args:
+        make_env: builds one environment (called in the workers, so it must be importable there).
+        observed: robosuite's names of the observations, in the order of the spec.
+        obs_dim: how long they are together.
+        num_envs: N.
+        num_workers: processes; default all available cores.
+        draw: see ``BatchSim``.
+        draw_dim: see ``BatchSim``.
+        initial_qpos: draws to joint positions ``[n, nq]``.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], Any],
+        observed: list[str],
+        obs_dim: int,
+        num_envs: int,
+        num_workers: int | None = None,
+        *,
+        draw: Callable[[np.random.Generator, int], Array],
+        draw_dim: int,
+        initial_qpos: Callable[[Array], Array],
+    ) -> None:
+        self.num_envs, self.draw, self.draw_dim = num_envs, draw, draw_dim
+        self._initial_qpos = initial_qpos
+        self._seen = np.zeros((num_envs, obs_dim))
+        self._success = np.zeros(num_envs, np.bool_)
+        count = min(num_workers or len(os.sched_getaffinity(0)), num_envs)
+        self._owner = np.arange(num_envs) % count
+        # Spawn, because a forked copy of a process with threads may hang.
+        context = multiprocessing.get_context("spawn")
+        self._workers = []
+        for worker in range(count):
+            ours, theirs = context.Pipe()
+            envs = np.flatnonzero(self._owner == worker).tolist()
+            process = context.Process(target=_serve, args=(theirs, make_env, observed, envs))
+            process.daemon = True
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours))
+
+    def start(self, ids: NDArray[np.intp], draws: Array) -> None:
+        """Start episodes at rest in the states that ``draws [n, draw_dim]`` encode."""
+        self._call("start", dict(zip(ids.tolist(), self._initial_qpos(draws), strict=True)))
+
+    def control_step(self, action: Array, ids: NDArray[np.intp] | None = None) -> None:
+        """``env.step`` with one action ``[N, Da]``."""
+        chosen = range(self.num_envs) if ids is None else ids.tolist()
+        self._call("step", {i: action[i] for i in chosen})
+
+    def observe(self, out: Array) -> None:
+        """Write the observations ``[N, obs_dim]``."""
+        out[:] = self._seen
+
+    def outcome(self) -> Outcome:
+        """Sparse reward: 1 while robosuite's own success test holds."""
+        return Outcome(self._success.astype(np.float64), self._success, self._success)
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """What decides the future, first axis N."""
+        rows = self._call("get_state", dict.fromkeys(range(self.num_envs)))
+        state = {name: np.stack([rows[i][name] for i in range(self.num_envs)]) for name in STATE}
+        return state | {"seen": self._seen.copy(), "achieved": self._success.copy()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from ``get_state`` output."""
+        rows = {i: {name: state[name][i] for name in STATE} for i in range(self.num_envs)}
+        self._call("set_state", rows)
+        self._seen[:], self._success[:] = state["seen"], state["achieved"]
+
+    def close(self) -> None:
+        """End the worker processes."""
+        for process, connection in self._workers:
+            connection.close()
+            process.join(timeout=5.0)
+            if process.is_alive():
+                process.kill()
+        self._workers = []
+
+    def _call(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
+        """Run a method of ``_Worker`` for the environments that are keys of ``arguments``."""
+        results: dict[int, Any] = {}
+        try:
+            busy = []
+            for worker, (_, connection) in enumerate(self._workers):
+                mine = {i: value for i, value in arguments.items() if self._owner[i] == worker}
+                if mine:
+                    connection.send((method, mine))
+                    busy.append(connection)
+            for connection in busy:
+                results |= connection.recv()
+        except (EOFError, OSError) as error:
+            self.close()
+            raise GenpolicyError(
+                "a robosuite worker process died: make the environment anew"
+            ) from error
+        if method in ("start", "step"):
+            for i, (seen, success) in results.items():
+                self._seen[i], self._success[i] = seen, success
+        return results
+
+
+def _serve(
+    connection: Connection, make_env: Callable[[], Any], observed: list[str], envs: list[int]
+) -> None:
+    """Main function of a worker process: ends when the other side closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    workers = {i: _Worker(make_env(), observed) for i in envs}
+    while True:
+        try:
+            method, arguments = connection.recv()
+            connection.send({i: getattr(workers[i], method)(v) for i, v in arguments.items()})
+        except (EOFError, OSError):
+            return
+
+
+class _Worker:
+    """One robosuite environment."""
+
+    def __init__(self, env: Any, observed: list[str]) -> None:
+        self._env, self._observed = env, observed
+        self._arm = env.robots[0].part_controllers["right"]
+        self._gripper = env.robots[0].gripper["right"]
+
+    def start(self, qpos: Array) -> tuple[Array, bool]:
+        """``env.reset``, but to the given joint positions."""
+        self._restore(qpos, np.zeros(self._env.sim.model.nv), 0.0)
+        self._arm.update_initial_joints(qpos[self._arm.qpos_index])
+        return self._result(self._observe())
+
+    def step(self, action: Array) -> tuple[Array, bool]:
+        return self._result(self._env.step(action)[0])
+
+    def get_state(self, _: None) -> dict[str, Array]:
+        data = self._env.sim.data
+        rest, gripper = self._arm.initial_joint, self._gripper.current_action
+        values = (data.qpos, data.qvel, data.qacc_warmstart, rest, np.resize(gripper, 2))
+        return {name: np.array(value) for name, value in zip(STATE, values, strict=True)}
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        self._restore(state["qpos"], state["qvel"], state["qacc_warmstart"])
+        self._arm.initial_joint = state["rest"]
+        self._gripper.current_action = state["gripper"]
+        self._observe()
+        self._env.sim.data.qacc_warmstart[:] = state["qacc_warmstart"]
+
+    def _restore(self, qpos: Array, qvel: Array, warmstart: Array | float) -> None:
+        self._env.reset()
+        # reset() makes new controllers
+        self._arm = self._env.robots[0].part_controllers["right"]
+        data = self._env.sim.data
+        data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = qpos, qvel, warmstart
+        self._env.sim.forward()
+
+    def _observe(self) -> Mapping[str, Array]:
+        """Observe, and set the observables' clocks to what they are after a reset or step."""
+        for observable in self._env._observables.values():
+            observable.reset()
+        return self._env._get_observations(force_update=True)
+
+    def _result(self, obs: Mapping[str, Array]) -> tuple[Array, bool]:
+        seen = np.concatenate([obs[name] for name in self._observed])
+        return seen, bool(self._env._check_success())
