@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ from genpolicy_deploy.run import versions
 WARM_UP_TICKS = 100
 
 
-def bench(path: Path, seconds: float = 60.0, hz: float = 500.0) -> dict[str, Any]:
+def bench(
+    path: Path,
+    seconds: float = 60.0,
+    hz: float = 500.0,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """The bare loop, then beside inference with one sample and with the file's own number.
 
     The last phase lasts ``seconds``, the others a sixth of that.
@@ -43,6 +49,7 @@ def bench(path: Path, seconds: float = 60.0, hz: float = 500.0) -> dict[str, Any
         phases[-1] = ("K=1", 1, seconds)
     result: dict[str, Any] = {"controller": str(path), "tick_hz": hz, "phases": {}}
     for name, samples, duration in phases:
+        on_progress(f"{name}: {duration:.0f} s")
         with contextlib.ExitStack() as stack:
             phase = _Phase(path, contract, samples, hz, stack)
             result["phases"][name] = phase.run(duration)

@@ -61,7 +61,8 @@ def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             temperature=args.temperature,
             log=args.log,
             realtime=not args.no_realtime,
-        )
+        ),
+        on_progress=_say,
     )
     run.execute()
     result = run.result()
@@ -74,7 +75,7 @@ def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 def _bench(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     if not args.seconds > 0 or not 1 <= args.hz <= 10000:
         raise GenpolicyError("bench needs --seconds above 0 and --hz from 1 to 10000")
-    result = bench(args.controller, args.seconds, args.hz)
+    result = bench(args.controller, args.seconds, args.hz, on_progress=_say)
     print(tables.bench_table(result))
     return OK, result
 
@@ -144,6 +145,10 @@ def _add_sampling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--temperature", type=float, metavar="T", help="of the choice; 0 takes the best score"
     )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ socket says that the process has died.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import socket
 import time
@@ -199,8 +200,9 @@ def main() -> None:
             connection.send(str(error).encode()[:192])
             return
         controller.warm_up()
-        connection.send(_READY)
-        serve(connection, controller)
+        with contextlib.suppress(ConnectionError):  # the other side has hung up
+            connection.send(_READY)
+            serve(connection, controller)
 
 
 if __name__ == "__main__":

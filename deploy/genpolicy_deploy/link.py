@@ -6,6 +6,7 @@ however it went. The child inherits one end of the pair as a file descriptor.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import subprocess
@@ -14,6 +15,10 @@ import time
 from collections.abc import Sequence
 
 from genpolicy.spec import GenpolicyError
+
+
+# A child that has real-time priority would spin on helper threads of BLAS that have none.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class LinkClosedError(GenpolicyError):
@@ -48,6 +53,7 @@ class Link:
                 [*self._command, "--fd", str(theirs.fileno()), *self._args],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=os.environ | dict.fromkeys(_THREADS, "1"),
                 start_new_session=True,
             )
         ours.setblocking(False)
@@ -106,7 +112,7 @@ class Link:
             select.select([self._socket], [], [], left)
         return message
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 1.0) -> None:
         """Hang up, which tells the child to end; one that does not is killed."""
         if self.process is None:
             return

@@ -80,28 +80,29 @@ def soft_realtime(priority: int = FIFO_PRIORITY) -> Iterator[dict[str, str]]:
     """Ask for everything that makes wake-ups punctual; yields what was granted and what was not.
 
     Applies to the calling thread (scheduling) and process (memory, garbage collection). Children
-    do not inherit the priority. Everything but the memory lock is undone on exit.
+    do not inherit the priority. Everything is undone on exit.
     """
     granted: dict[str, str] = {}
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     fifo = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-    _attempt(
-        granted, "sched_fifo", lambda: os.sched_setscheduler(0, fifo, os.sched_param(priority))
-    )
-    _attempt(granted, "mlockall", _lock_memory)
-    _attempt(granted, "timer_slack", lambda: _set_timer_slack(1))
     gc.collect()
     gc.freeze()
     gc.disable()
     granted["gc"] = "frozen"
+    _attempt(granted, "mlockall", _lock_memory)  # slow: not with priority over everybody
+    _attempt(granted, "timer_slack", lambda: _set_timer_slack(1))
+    _attempt(
+        granted, "sched_fifo", lambda: os.sched_setscheduler(0, fifo, os.sched_param(priority))
+    )
     try:
         yield granted
     finally:
-        gc.enable()
-        gc.unfreeze()
-        _set_timer_slack(_DEFAULT_SLACK_NS)
         if granted["sched_fifo"] == "granted":
             os.sched_setscheduler(0, policy, parameters)
+        _set_timer_slack(_DEFAULT_SLACK_NS)
+        _libc.munlockall()
+        gc.enable()
+        gc.unfreeze()
 
 
 def _attempt(granted: dict[str, str], name: str, action: Callable[[], None]) -> None:

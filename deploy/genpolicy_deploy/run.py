@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -53,6 +53,7 @@ class Run:
         options: see ``RunOptions``.
         robot: instead of the one that ``options`` names (not connected).
         watchdog: instead of the default thresholds.
+        on_progress: hears a line of text now and then, never while the robot moves.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Run:
         options: RunOptions,
         robot: Robot | None = None,
         watchdog: Watchdog | None = None,
+        on_progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.options = options
+        self._on_progress = on_progress
         # Everything that bad input can break, before anything moves:
         controller = Controller(options.path, options.num_samples, options.temperature)
         self.contract = controller.contract
@@ -100,6 +103,7 @@ class Run:
 
     def _execute(self, stack: contextlib.ExitStack) -> None:
         stack.callback(self.inference.close)
+        self._on_progress(f"connecting to robot '{self.options.robot}'")
         self.inference.start()  # loads while the robot connects
         robot = stack.enter_context(self.robot)
         recorder = self._recorder(stack, len(robot.spec.axes))
@@ -124,6 +128,8 @@ class Run:
                 episode = loop.run_episode(seed, steps, until)
                 if episode.success or episode.steps >= steps:
                     self.episodes.append(episode)
+                    outcome = "success" if episode.success else "no success"
+                    self._on_progress(f"episode {seed}: {outcome}, {episode.steps} steps")
                 seed += 1
                 if options.episodes and seed - options.seed >= options.episodes:
                     break

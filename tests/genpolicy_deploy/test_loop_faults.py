@@ -1,0 +1,276 @@
+"""The loop with a real policy process and a robot that fails: each fault ends as it should."""
+
+from __future__ import annotations
+
+import os
+import signal
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_robot import FakeRobot
+from genpolicy_deploy.flight_log import read_log
+from genpolicy_deploy.link import LinkClosedError
+from genpolicy_deploy.replay import replay
+from genpolicy_deploy.run import FAULT, INTERRUPTED, OK, Run, RunOptions
+from genpolicy_deploy.states import _NEXT, State, StateMachine
+from genpolicy_deploy.watchdog import Watchdog
+from tiny_controller import lift_task
+
+from genpolicy.spec import GenpolicyError
+
+STEPS = 24  # control steps of an episode: 1.2 s
+
+
+@pytest.fixture(scope="module")
+def short_controller(build_controller, tmp_path_factory):
+    task = replace(lift_task(), max_episode_steps=STEPS)
+    return build_controller(tmp_path_factory.mktemp("onnx") / "short.onnx", task=task)
+
+
+# Long thresholds: a busy machine must not look like the fault under test.
+PATIENT = Watchdog(measurement_hold=5.0, measurement_stop=10.0, chunk_hold=10.0, chunk_stop=20.0)
+QUICK_CHUNK = Watchdog(measurement_hold=5.0, measurement_stop=10.0, chunk_hold=0.05, chunk_stop=0.6)
+QUICK_MEASUREMENT = Watchdog(
+    measurement_hold=0.05, measurement_stop=0.5, chunk_hold=10.0, chunk_stop=20.0
+)
+
+
+def execute(controller, tmp_path, inject=None, watchdog=PATIENT, **options):
+    robot = FakeRobot(lift_task(), inject, effort=options.pop("effort", False))
+    log = tmp_path / "run.log"
+    options = {"episodes": 1, "realtime": False} | options
+    run = Run(RunOptions(controller, log=log, **options), robot=robot, watchdog=watchdog)
+    run.execute()
+    assert_commands_within_limits(robot)
+    assert robot.stops >= 1
+    return run, robot, read_log(log)
+
+
+def assert_commands_within_limits(robot) -> None:
+    """Whatever happened: every command is finite and inside, every step between two allowed."""
+    if not robot.commands:
+        return
+    commands = np.array(robot.commands)
+    assert np.isfinite(commands).all()
+    assert np.abs(commands).max() <= 1.0
+    limits, dt = robot.spec.limits, 0.05
+    assert np.abs(np.diff(commands, axis=0)).max() <= limits.velocity[0] * dt * (1 + 1e-6)
+
+
+def states(log) -> list[str]:
+    return [text.split()[0] for text in log.event_texts("state")]
+
+
+def test_a_run_without_faults_executes_the_episode_and_replays_exactly(short_controller, tmp_path):
+    run, robot, log = execute(short_controller, tmp_path, seed=4)
+    assert run.exit_code == OK and run.fault is None
+    result = run.result()
+    assert result["episodes"] == [{"seed": 4, "steps": STEPS, "success": False}]
+    assert set(result["deploy"]) == {
+        "control_hz",
+        "ticks",
+        "missed_deadlines",
+        "lateness_us",
+        "inference_ms",
+        "envelope_violations_blocked",
+    }
+    assert set(result["deploy"]["lateness_us"]) == {"p50", "p99", "p999", "max"}
+    assert states(log) == ["WARMUP", "RAMP", "RUN", "HOLD", "STOP"]
+    assert log.complete and len(log.chunks) == STEPS // 4
+    assert len(log.ticks) >= result["deploy"]["ticks"]
+    np.testing.assert_array_equal(log.ticks["command"][-1], robot.commands[-1])
+    outcome = replay(tmp_path / "run.log")
+    assert outcome.passed and outcome.identical == outcome.chunks == STEPS // 4
+
+
+def test_replay_notices_another_controller_and_other_actions(
+    short_controller, build_controller, tmp_path
+):
+    _, _, log = execute(short_controller, tmp_path)
+    other = build_controller(tmp_path / "other.onnx", sigma=0.2)
+    with pytest.raises(GenpolicyError, match="not the controller"):
+        replay(tmp_path / "run.log", other)
+    altered = bytearray((tmp_path / "run.log").read_bytes())
+    place = altered.find(log.chunks["actions"][3].tobytes())
+    altered[place + 3] ^= 1  # one bit of one action, with the frame's check made good again
+    start = altered.rfind(log.chunks[3].tobytes()[:24], 0, place) - 17
+    length = int.from_bytes(altered[start + 4 : start + 8], "little")
+    crc = zlib.crc32(altered[start + 4 : start + length])
+    altered[start : start + 4] = crc.to_bytes(4, "little")
+    (tmp_path / "altered.log").write_bytes(altered)
+    outcome = replay(tmp_path / "altered.log")
+    assert outcome.identical == outcome.chunks - 1 and not outcome.passed
+
+
+def kill_policy(number):
+    def inject(robot, state, count):
+        if count == 120:
+            os.kill(inject.run.inference.pid, number)
+
+    return inject
+
+
+def execute_with_policy_signal(controller, tmp_path, number, watchdog):
+    inject = kill_policy(number)
+    robot = FakeRobot(lift_task(), inject)
+    options = RunOptions(controller, log=tmp_path / "run.log", episodes=1, realtime=False)
+    run = inject.run = Run(options, robot=robot, watchdog=watchdog)
+    run.execute()
+    assert_commands_within_limits(robot)
+    return run, robot, read_log(tmp_path / "run.log")
+
+
+def test_killed_policy_holds_then_stops_and_the_log_is_whole(short_controller, tmp_path):
+    run, robot, log = execute_with_policy_signal(
+        short_controller, tmp_path, signal.SIGKILL, PATIENT
+    )
+    assert run.exit_code == FAULT
+    assert "inference: the process has ended" in run.fault
+    assert states(log)[-3:] == ["RUN", "HOLD", "STOP"]
+    assert log.complete and robot.stops >= 1
+    assert log.event_texts("process_died")
+    assert run.loop.envelope.stopped and run.loop.envelope.at_rest
+    assert replay(tmp_path / "run.log").passed
+    assert run.result()["fault"] == run.fault
+
+
+def test_stuck_policy_holds_then_stops(short_controller, tmp_path):
+    run, _, log = execute_with_policy_signal(
+        short_controller, tmp_path, signal.SIGSTOP, QUICK_CHUNK
+    )
+    assert run.exit_code == FAULT and "no chunk for" in run.fault
+    assert "hold" in {bytes(kind).decode() for kind in log.events["kind"]}
+    assert states(log)[-2:] == ["HOLD", "STOP"]
+
+
+def nan_observation(robot, state, count):
+    state.observation["object"] = np.full(10, np.nan)
+
+
+def nan_position(robot, state, count):
+    state.position = np.full(7, np.nan)
+
+
+def wrong_shape(robot, state, count):
+    state.observation["object"] = np.zeros(9)
+
+
+def missing_key(robot, state, count):
+    del state.observation["object"]
+
+
+def stale(robot, state, count):
+    robot.frozen = True
+
+
+def after(start, damage, end=10**9):
+    def inject(robot, state, count):
+        if start <= count < end:
+            damage(robot, state, count)
+        elif count >= end:
+            robot.frozen = False
+
+    return inject
+
+
+@pytest.mark.parametrize("damage", [nan_observation, nan_position, wrong_shape, missing_key, stale])
+def test_lasting_bad_measurements_hold_then_stop(short_controller, tmp_path, damage):
+    run, robot, log = execute(short_controller, tmp_path, after(100, damage), QUICK_MEASUREMENT)
+    assert run.exit_code == FAULT and "no usable measurement" in run.fault
+    assert states(log)[-2:] == ["HOLD", "STOP"]
+    assert run.loop.envelope.at_rest
+    assert len(robot.commands) > 0
+
+
+@pytest.mark.parametrize("damage", [nan_observation, stale])
+def test_passing_bad_measurements_hold_and_recover(short_controller, tmp_path, damage):
+    run, _, log = execute(
+        short_controller,
+        tmp_path,
+        after(100, damage, 140),
+        Watchdog(measurement_hold=0.05, measurement_stop=30.0, chunk_hold=10.0, chunk_stop=20.0),
+    )
+    assert run.exit_code == OK
+    sequence = states(log)
+    assert sequence[sequence.index("HOLD") + 1] == "RUN"
+    assert run.episodes[0].steps == STEPS
+    assert replay(tmp_path / "run.log").passed
+
+
+@pytest.mark.parametrize("damage", [nan_observation, wrong_shape])
+def test_nothing_is_commanded_from_measurements_that_were_never_good(
+    short_controller, tmp_path, damage
+):
+    run, robot, _ = execute(short_controller, tmp_path, damage, QUICK_MEASUREMENT)
+    assert run.exit_code == FAULT
+    assert robot.commands == []
+
+
+def test_effort_beyond_its_limit_stops(short_controller, tmp_path):
+    def inject(robot, state, count):
+        state.effort = np.full(7, 11.0 if count > 100 else 1.0)
+
+    run, _, log = execute(short_controller, tmp_path, inject, effort=True)
+    assert run.exit_code == FAULT and "effort of axis 'x'" in run.fault
+    assert states(log)[-2:] == ["HOLD", "STOP"]
+
+
+def test_first_command_far_from_the_robot_stops_before_anything_moves(short_controller, tmp_path):
+    robot = FakeRobot(lift_task())
+    tight = robot.spec.limits.__class__(**{**vars(robot.spec.limits), "first_step": (1e-6,) * 7})
+    object.__setattr__(robot.spec, "limits", tight)
+    run = Run(
+        RunOptions(short_controller, episodes=1, realtime=False), robot=robot, watchdog=PATIENT
+    )
+    run.execute()
+    assert run.exit_code == FAULT and "first command refused" in run.fault
+    assert robot.commands == [] and robot.stops >= 1
+
+
+def test_lost_robot_stops_at_once(short_controller, tmp_path):
+    def inject(robot, state, count):
+        if count > 100:
+            raise LinkClosedError("robot 'fake': the process has ended")
+
+    run, _, log = execute(short_controller, tmp_path, inject)
+    assert run.exit_code == FAULT and "the process has ended" in run.fault
+    assert states(log)[-1] == "STOP" and log.complete
+
+
+def test_cancelling_stops_in_a_controlled_way(short_controller, tmp_path):
+    def inject(robot, state, count):
+        if count == 100:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run, _, log = execute(short_controller, tmp_path, inject)
+    assert run.exit_code == INTERRUPTED and run.result()["interrupted"]
+    assert states(log)[-3:] == ["RUN", "HOLD", "STOP"]
+    assert run.loop.machine.state is State.STOP and run.loop.envelope.at_rest
+    assert log.complete
+
+
+def test_robot_of_another_kind_is_refused_before_it_is_commanded(short_controller, tmp_path):
+    for field, value, message in (
+        ("action_names", ("j1",) * 7, "action names"),
+        ("control_mode", "joint_position", "control mode"),
+        ("observations", (), "needs observation 'robot0_eef_pos'"),
+        ("rate_hz", 33.0, "not a multiple"),
+    ):
+        robot = FakeRobot(lift_task())
+        object.__setattr__(robot.spec, field, value)
+        run = Run(RunOptions(short_controller, realtime=False), robot=robot)
+        with pytest.raises(GenpolicyError, match=message):
+            run.execute()
+        assert robot.commands == [] and robot.stops >= 1
+
+
+def test_illegal_changes_of_state_are_impossible():
+    for start in State:
+        for end in set(State) - {start} - _NEXT[start]:
+            machine = StateMachine(lambda state, reason: None)
+            machine.state = start
+            with pytest.raises(RuntimeError, match="no way"):
+                machine.to(end)
+    assert _NEXT[State.STOP] == set()
