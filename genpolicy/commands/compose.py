@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.commands.schemas import register
-from genpolicy.runs.assets import data_folder
+from genpolicy.runs.assets import data_path
 from genpolicy.spec import GenpolicyError
 
 VERSION_BASE = "1.3"
@@ -48,6 +48,17 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
+def without_nulls(overrides: Iterable[str]) -> list[str]:
+    """``group=null`` as ``group=none``: Hydra knows no null among the options of a group."""
+    groups = data_path("configs")
+    return [
+        override.replace("=null", "=none")
+        if override.endswith("=null") and (groups / override.removesuffix("=null")).is_dir()
+        else override
+        for override in overrides
+    ]
+
+
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
     """``later`` on top of ``earlier``: one override per key."""
     merged = {override.split("=", 1)[0]: override for override in earlier}
@@ -57,9 +68,10 @@ def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
 
 def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     register()
-    folder = str(data_folder("configs"))
+    folder = str(data_path("configs"))
+    overrides = without_nulls(overrides)
     with initialize_config_dir(folder, job_name=f"genpolicy_{verb}", version_base=VERSION_BASE):
-        return hydra_compose(config_name=verb, overrides=list(overrides))
+        return hydra_compose(config_name=verb, overrides=overrides)
 
 
 def explain(verb: str, error: Exception, overrides: Sequence[str]) -> str:
@@ -90,7 +102,7 @@ def _unknown_key(text: str, cause: BaseException | None) -> str | None:
 
 def _known(verb: str, overrides: Sequence[str]) -> DictConfig:
     """What the command's configuration holds, with the options of its groups where they exist."""
-    groups = [o for o in overrides if (data_folder("configs") / o.split("=", 1)[0]).is_dir()]
+    groups = [o for o in overrides if (data_path("configs") / o.split("=", 1)[0]).is_dir()]
     try:
         return _compose(verb, groups)
     except (HydraException, OmegaConfBaseException):

@@ -29,10 +29,12 @@ def help_text(verb: str) -> str:
     return "\n\n".join(parts)
 
 
-def table(config: type) -> str:
+def table(config: type, prefix: str = "") -> str:
     """One line per key: name, default, documentation."""
     docs = field_docs(config)
-    rows = [(f.name, _default(f), docs.get(f.name, "")) for f in dataclasses.fields(config)]
+    rows = [
+        (prefix + f.name, _default(f), docs.get(f.name, "")) for f in dataclasses.fields(config)
+    ]
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"  {name:<{width}}  {doc} [{default}]" for name, default, doc in rows)
 

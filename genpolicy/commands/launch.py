@@ -11,16 +11,24 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.commands.common import Invocation
-from genpolicy.commands.compose import VERSION_BASE, compose, explain, merge_overrides, resolve
+from genpolicy.commands.compose import (
+    VERSION_BASE,
+    compose,
+    explain,
+    merge_overrides,
+    resolve,
+    without_nulls,
+)
 from genpolicy.commands.configs import COMMANDS
-from genpolicy.commands.schemas import build, register
+from genpolicy.commands.schemas import build
 from genpolicy.runs import checkpoint, distributed
-from genpolicy.runs.assets import data_folder
+from genpolicy.runs.assets import data_path
 from genpolicy.spec import GenpolicyError
 
 # Our commands name and write their own folders; Hydra only composes and launches.
@@ -85,11 +93,11 @@ def _sweep(verb: str, overrides: list[str]) -> int:
     """One run per combination, through Hydra's own sweeper and launcher (``hydra/launcher=``)."""
     if any(o.startswith(("resume=", "run_dir=")) for o in overrides):
         raise GenpolicyError("a sweep starts new runs in new folders: leave out resume and run_dir")
-    register()
+    resolve(compose(verb, _first_of_each(overrides)))  # mistakes end it before anything is written
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [f"genpolicy_{verb}", "--multirun", *SWEEP, *overrides]
+    sys.argv = [f"genpolicy_{verb}", "--multirun", *SWEEP, *without_nulls(overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions instead of Hydra's own exit
-    folder = str(data_folder("configs"))
+    folder = str(data_path("configs"))
     try:
         hydra.main(config_path=folder, config_name=verb, version_base=VERSION_BASE)(_job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -99,6 +107,20 @@ def _sweep(verb: str, overrides: list[str]) -> int:
         if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
     return 0
+
+
+def _first_of_each(overrides: list[str]) -> list[str]:
+    """The first combination of a sweep."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise GenpolicyError(f"sweep: {str(error).splitlines()[0]}") from error
+    return [
+        f"{o.get_key_element()}={next(o.sweep_string_iterator())}"
+        if o.is_sweep_override()
+        else str(o.input_line)
+        for o in parsed
+    ]
 
 
 def _job(config: DictConfig) -> None:

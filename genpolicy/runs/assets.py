@@ -1,4 +1,4 @@
-"""Data files that travel with the code: the Hydra configs and the assets."""
+"""Data files that travel with the code: configs/, assets/ and constraints.txt."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from genpolicy.spec import GenpolicyError
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def data_folder(name: str) -> Path:
-    """``configs`` or ``assets``: inside the installed package, else in the checkout.
+def data_path(name: str) -> Path:
+    """A data folder or file: inside the installed package, else in the checkout.
 
     Raises:
         GenpolicyError: the installation is not complete.
     """
-    for folder in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
-        if folder.is_dir():
-            return folder
-    raise GenpolicyError(f"{name}/ is missing from this installation: install genpolicy again")
+    for path in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
+        if path.exists():
+            return path
+    raise GenpolicyError(f"{name} is missing from this installation: install genpolicy again")
