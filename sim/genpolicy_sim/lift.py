@@ -16,6 +16,7 @@ from genpolicy_sim.arm_sim import ArmSim
 from genpolicy_sim.batch_env import BatchEnv, BatchSim, Outcome
 from genpolicy_sim.oracle import RobosuiteSim
 from genpolicy_sim.osc import Array, DeltaScale, delta_to_goal, describe_arm
+from genpolicy_sim.rendering import View
 
 SUBSTEPS = 25  # of 2 ms: 20 Hz
 LIFT_HEIGHT = 0.04  # m above the table counts as lifted
@@ -123,6 +124,7 @@ class LiftSim(ArmSim):
         cube_range: half the extent in x and y, m, of the area where cubes start.
     """
 
+    camera = View((-0.2, 0.0, 0.97), distance=1.25, azimuth=145.0, elevation=-22.0)
     draw_dim = DRAW_DIM
     draw = staticmethod(draw)
 

@@ -35,6 +35,7 @@ from genpolicy_sim.osc import Goal, rotation_matrix
 
 PROTOCOL = 1
 PERIOD_NS = 2_000_000
+MIN_PAUSE_NS = 100_000
 FIFO_PRIORITY = 70  # below the control loop: a robot's own controller is punctual
 AXES = 7
 HOME = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # the gripper points down
@@ -194,7 +195,8 @@ class Server:
                     self._robot.advance(1, now)
                 due += PERIOD_NS
             self.publish()
-            time.sleep(max(due - time.monotonic_ns(), 0) / 1e9)
+            # Never without a pause: with real-time priority that would starve everybody else.
+            time.sleep(max(due - time.monotonic_ns(), MIN_PAUSE_NS) / 1e9)
 
 
 def main() -> None:
