@@ -148,8 +148,7 @@ class _Worker:
 
     def start(self, qpos: Array) -> tuple[Array, bool]:
         """``env.reset``, but to the given joint positions."""
-        self._restore(qpos, np.zeros(self._env.sim.model.nv), 0.0)
-        self._arm.update_initial_joints(qpos[self._arm.qpos_index])
+        self._restore(qpos, 0.0, 0.0, qpos[self._arm.qpos_index])
         return self._result(self._observe())
 
     def step(self, action: Array) -> tuple[Array, bool]:
@@ -162,19 +161,17 @@ class _Worker:
         return {name: np.array(value) for name, value in zip(STATE, values, strict=True)}
 
     def set_state(self, state: dict[str, Array]) -> None:
-        self._restore(state["qpos"], state["qvel"], state["qacc_warmstart"])
-        self._arm.initial_joint = state["rest"]
+        self._restore(state["qpos"], state["qvel"], state["qacc_warmstart"], state["rest"])
         self._gripper.current_action = state["gripper"]
         self._observe()
         self._env.sim.data.qacc_warmstart[:] = state["qacc_warmstart"]
 
-    def _restore(self, qpos: Array, qvel: Array, warmstart: Array | float) -> None:
+    def _restore(self, qpos: Array, qvel: Array | float, warm: Array | float, rest: Array) -> None:
         self._env.reset()
-        # reset() makes new controllers
-        self._arm = self._env.robots[0].part_controllers["right"]
         data = self._env.sim.data
-        data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = qpos, qvel, warmstart
-        self._env.sim.forward()
+        data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = qpos, qvel, warm
+        self._arm = self._env.robots[0].part_controllers["right"]  # reset() made a new one
+        self._arm.update_initial_joints(rest)  # with mj_forward
 
     def _observe(self) -> Mapping[str, Array]:
         """Observe, and set the observables' clocks to what they are after a reset or step."""

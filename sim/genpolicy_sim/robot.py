@@ -25,12 +25,12 @@ import signal
 import socket
 import time
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation  # robosuite brings it
 
-import genpolicy_sim
-from genpolicy_sim.lift import SUBSTEPS
+from genpolicy_sim.batch_env import BatchEnv
+from genpolicy_sim.lift import SUBSTEPS, LiftSim, task_spec
 from genpolicy_sim.osc import Goal, rotation_matrix
 
 PROTOCOL = 1
@@ -63,16 +63,18 @@ class LiftRobot:
 
     Args:
         silence_s: hold after this long without a target.
-        options: of the task, as ``genpolicy_sim.make`` takes them.
+        cube_range: half the extent in x and y, m, of where the cube starts; default the task's.
     """
 
-    def __init__(self, silence_s: float, **options: object) -> None:
-        self._env = genpolicy_sim.make("lift", num_threads=1, dtype=np.float64, **options)
-        self.spec = self._env.spec
-        self._sim = self._env.sim
+    def __init__(self, silence_s: float, cube_range: tuple[float, float] | None = None) -> None:
+        options = {} if cube_range is None else {"cube_range": cube_range}
+        self._sim = LiftSim(1, num_threads=1, **options)
+        self.spec = task_spec()
+        self._env = BatchEnv(self._sim, self.spec, dtype=np.float64)
+        self._sim.substep(1)  # compiles: a robot may not do that when it is to move
         self._silence_ns = int(silence_s * 1e9)
         self._message = np.zeros(1, state_dtype(self.spec.obs_dim))
-        self.message = self._message.view(np.uint8)
+        self.message = self._message.view(np.uint8).data
         self.reset(0)
         self._message["episode"] = 0
 
@@ -114,17 +116,9 @@ class LiftRobot:
         message["success"], message["holding"] = self._sim.success()[0], self._holding
         message["sim_time"] = self._sim.time[0]
         message["position"][:3] = pos[0]
-        message["position"][3:6] = rotation_vector(rot[0] @ HOME.T)
+        message["position"][3:6] = Rotation.from_matrix(rot[0] @ HOME.T).as_rotvec()
         message["position"][6] = self._sim.goal.gripper[0]
         self._sim.observe(self._message["obs"])
-
-
-def rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation matrix ``[3, 3]`` to its vector ``[3]``, rad."""
-    quaternion, vector = np.zeros(4), np.zeros(3)
-    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(matrix).ravel())
-    mujoco.mju_quat2Vel(vector, quaternion, 1.0)
-    return vector
 
 
 class Server:
@@ -133,7 +127,7 @@ class Server:
     def __init__(self, connection: socket.socket, robot: LiftRobot) -> None:
         self._connection, self._robot = connection, robot
         self._command = np.zeros(1, COMMAND)
-        self._command_bytes = self._command.view(np.uint8)
+        self._command_bytes = self._command.view(np.uint8).data
 
     def greet(self) -> None:
         """Say who is there."""
@@ -208,9 +202,9 @@ def main() -> None:
     parser.add_argument("--lockstep", action="store_true", help="advance only on targets")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    options = {"cube_range": tuple(args.cube_range)} if args.cube_range else {}
+    cube_range = tuple(args.cube_range) if args.cube_range else None
     with socket.socket(fileno=args.fd) as connection:
-        server = Server(connection, LiftRobot(args.silence, **options))
+        server = Server(connection, LiftRobot(args.silence, cube_range))
         server.greet()
         with contextlib.suppress(EOFError, ConnectionError):
             if args.lockstep:

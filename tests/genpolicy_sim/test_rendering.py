@@ -1,0 +1,52 @@
+"""Pictures of states, where the machine can draw; a clear sentence where it cannot."""
+
+import subprocess
+
+import genpolicy_sim
+import numpy as np
+import pytest
+from genpolicy_sim import rendering
+
+from genpolicy.spec import GenpolicyError
+
+
+@pytest.fixture
+def drawable():
+    try:
+        return rendering.backend()
+    except GenpolicyError as error:
+        pytest.skip(str(error))
+
+
+def test_pictures_show_the_state(drawable):
+    env = genpolicy_sim.make("lift")
+    env.reset(0)
+    start = env.get_state()["qpos"][0]
+    lifted = start.copy()
+    lifted[11] += 0.1
+    pictures = rendering.render(env, np.stack([start, lifted, start]), 96, 64)
+    assert pictures.shape == (3, 64, 96, 3) and pictures.dtype == np.uint8
+    assert pictures.std() > 20
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    # the cube is the one red thing, and up is up: row numbers fall as it rises
+    rows = [np.mean(np.argwhere((p[..., 0] > 60) & (p[..., 1] < p[..., 0] / 2))[:, 0])
+            for p in pictures[:2]]  # fmt: skip
+    assert rows[1] < rows[0] - 3
+    one = rendering.render(env.sim.model, start, 32, 24, camera="frontview")
+    assert one.shape == (24, 32, 3)
+
+
+def test_unknown_camera():
+    with pytest.raises(GenpolicyError, match=r"'moon' does not exist: choose one of .*frontview"):
+        rendering.render(genpolicy_sim.make("lift"), np.zeros(16), camera="moon")
+
+
+def test_no_opengl_names_the_package(monkeypatch):
+    failed = subprocess.CompletedProcess([], returncode=1)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
+    rendering.backend.cache_clear()
+    try:
+        with pytest.raises(GenpolicyError, match="apt-get install libegl1"):
+            rendering.backend()
+    finally:
+        rendering.backend.cache_clear()
