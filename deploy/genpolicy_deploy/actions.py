@@ -42,7 +42,7 @@ class OscPoseDelta:
     the direction of the last action, from -1 (open) to 1 (closed).
     """
 
-    axes = ("x", "y", "z", "rx", "ry", "rz", "gripper")
+    axes: tuple[str, ...] = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 
     def __init__(self, task: TaskSpec) -> None:
         names = ("position_scale", "rotation_scale", "gripper_speed")

@@ -82,7 +82,8 @@ class Inference:
             args += ["--temperature", str(temperature)]
         self._sent = np.zeros(1, request_dtype(spec))
         self._got = np.zeros(1, reply_dtype(spec))
-        self._sent_bytes, self._got_bytes = self._sent.view(np.uint8), self._got.view(np.uint8)
+        self._sent_bytes = self._sent.view(np.uint8).data
+        self._got_bytes = self._got.view(np.uint8).data
         self._obs = split_obs(self._sent["obs"][0], spec)
         self._link = Link(
             "inference", "genpolicy_deploy.inference", args, buffer=self._got.nbytes + 64
@@ -163,7 +164,7 @@ def serve(connection: socket.socket, controller: Controller) -> None:
     """Answer requests until the other side hangs up."""
     spec = controller.contract.spec
     request, reply = np.zeros(1, request_dtype(spec)), np.zeros(1, reply_dtype(spec))
-    request_bytes, reply_bytes = request.view(np.uint8), reply.view(np.uint8)
+    request_bytes, reply_bytes = request.view(np.uint8).data, reply.view(np.uint8).data
     observation = split_obs(request["obs"][0], spec)
     while connection.recv_into(request_bytes):
         start = time.perf_counter()

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 from genpolicy.spec import GenpolicyError
 
-
 # A child that has real-time priority would spin on helper threads of BLAS that have none.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

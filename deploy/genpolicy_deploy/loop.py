@@ -207,7 +207,7 @@ class ControlLoop:
     def _poll(self) -> None:
         reply = self._player.poll(self._now)
         if reply is not None and self._recorder is not None:
-            self._record_chunk(reply)
+            self._record_chunk(self._recorder, reply)
 
     def _watch(self) -> None:
         age = (self._now - self._measured_ns) / 1e9
@@ -284,10 +284,10 @@ class ControlLoop:
         tick["command"] = self.envelope.command
         self._recorder.put("tick")
 
-    def _record_chunk(self, reply: np.void) -> None:
-        chunk = self._recorder.chunk
+    def _record_chunk(self, recorder: Recorder, reply: np.void) -> None:
+        chunk = recorder.chunk
         for name in ("t_obs_ns", "seed", "counter", "index", "score", "compute_us", "actions"):
             chunk[name] = reply[name]
         chunk["t_ns"], chunk["episode"], chunk["step"] = self._now, self._episode, self._step
         chunk["obs"] = self._inference.last_request["obs"]
-        self._recorder.put("chunk")
+        recorder.put("chunk")

@@ -89,7 +89,7 @@ class Recorder:
             return
         frame, raw = self._frames[kind][0], self._bytes[kind]
         frame["sequence"] = self._written
-        frame["crc"] = zlib.crc32(raw[4:])
+        frame["crc"] = zlib.crc32(raw.data[4:])
         self._ring[self._written % CAPACITY, : len(raw)] = raw
         self._written += 1
         self._counters[0] = self._written

@@ -96,9 +96,9 @@ class MujocoRobot:
         size = sum(feature.dim for feature in features)
         axes = len(AXES)
         self._message = np.zeros(1, state_dtype(axes, size))
-        self._message_bytes = self._message.view(np.uint8)
+        self._message_bytes = self._message.view(np.uint8).data
         self._command = np.zeros(1, command_dtype(axes))
-        self._command_bytes = self._command.view(np.uint8)
+        self._command_bytes = self._command.view(np.uint8).data
         observation, start = {}, 0
         for feature in features:
             observation[feature.name] = self._message["obs"][0, start : start + feature.dim]
