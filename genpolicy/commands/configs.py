@@ -238,6 +238,8 @@ class Export:
         num_samples: Samples among which the robot chooses by default; null for 10 with a value
             function and 1 without.
         temperature: Of that choice; 0 takes the best score.
+        evaluation: eval.json that the contract quotes, for example of the re-ranked policy; null
+            for the checkpoint's own.
     """
 
     checkpoint: str = MISSING
@@ -245,6 +247,41 @@ class Export:
     out: str = MISSING
     num_samples: int | None = None
     temperature: float = 0.0
+    evaluation: str | None = None
+
+
+@dataclass
+class Demo:
+    """The main job end to end on Panda Lift.
+
+    Attributes:
+        run_dir: Where everything is written; an interrupted demo in there goes on.
+        seed: Decides every draw.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        num_threads: Threads for learning and for physics; null for all cores.
+        demonstrations: Episodes of the expert that the policy imitates: few, so that imitation
+            ends far from perfect.
+        reference_demonstrations: Episodes of the expert for the reference line.
+        rollouts: Episodes of the pretrained policy from which the value function learns.
+        num_samples: Samples of V-GPS.
+        episodes: Episodes of every evaluation in the report.
+        seed0: Initial state of their first episode; the others count up.
+        deploy_episodes: Episodes of the robot in real time, from the same initial states.
+        options: Further overrides for the commands, by verb.
+    """
+
+    run_dir: str = "runs/demo"
+    seed: int = 0
+    device: str = "auto"
+    num_threads: int | None = None
+    demonstrations: int = 6
+    reference_demonstrations: int = 100
+    rollouts: int = 300
+    num_samples: int = 10
+    episodes: int = 300
+    seed0: int = 1000
+    deploy_episodes: int = 20
+    options: dict[str, list[str]] = field(default_factory=dict)
 
 
 COMMANDS: dict[str, type] = {
@@ -254,4 +291,5 @@ COMMANDS: dict[str, type] = {
     "value": Value,
     "eval": Eval,
     "export": Export,
+    "demo": Demo,
 }

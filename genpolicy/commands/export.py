@@ -15,7 +15,7 @@ from genpolicy.commands.common import DEFAULT_SAMPLES, Invocation
 from genpolicy.commands.configs import Export
 from genpolicy.export.onnx import export
 from genpolicy.runs import checkpoint
-from genpolicy.runs.files import refuse_existing
+from genpolicy.runs.files import read_json, refuse_existing
 from genpolicy.runs.load import load_value, policy_of
 from genpolicy.runs.progress import say
 
@@ -35,7 +35,7 @@ def run(config: Export, invocation: Invocation) -> Contract:
             "checkpoint_hash": checkpoint.fingerprint(found.path),
         }
     samples = config.num_samples or (1 if value is None else DEFAULT_SAMPLES)
-    evaluation = stored.evaluation
+    evaluation = read_json(Path(config.evaluation)) if config.evaluation else stored.evaluation
     contract = export(
         policy_of(stored),
         value,
