@@ -82,6 +82,7 @@ class ProgressBar:
         console.print(
             f"{self.title} {self.done}/{self.total}, {elapsed:.0f} s, eta {left:.0f} s {self.note}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 
@@ -89,4 +90,4 @@ class ProgressBar:
 def say(line: str) -> None:
     """One line to the person watching, from the first rank only."""
     if distributed.is_main():
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
