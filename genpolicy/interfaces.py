@@ -56,12 +56,36 @@ class Policy(Protocol):
         ...
 
 
+class Shippable(Protocol):
+    """What a checkpoint's ``policy`` part holds: a policy, or a value function."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Task and horizons."""
+        ...
+
+    def config_dict(self) -> dict[str, Any]:
+        """Name and configuration: with the spec, all that rebuilding it needs."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its weights and statistics."""
+        ...
+
+
 @runtime_checkable
 class Algorithm(Protocol):
     """Something that improves ``policy``; one iteration is ``collect``, ``update``, ``metrics``."""
 
-    policy: Policy
-    env_steps: int
+    @property
+    def policy(self) -> Shippable:
+        """What is evaluated, saved and exported."""
+        ...
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps executed so far, in all environments."""
+        ...
 
     def collect(self) -> None:
         """Gather the data of one iteration (a rollout, or one minibatch)."""

@@ -66,7 +66,7 @@ class SlideEnv:
         )  # fmt: skip
 
     def get_state(self):
-        return {"place": self.place.copy()}
+        return {"qpos": self.place[:, None].copy()}
 
     def close(self):
         pass

@@ -117,8 +117,7 @@ def train(
     Returns:
         The run folder.
     """
-    policy: Any = algorithm.policy
-    task, algo = policy.spec.task.task, invocation.resolved["algo"]["name"]
+    task, algo = algorithm.policy.spec.task.task, invocation.resolved["algo"]["name"]
     if resumed is not None:
         run_dir = resumed.path.parents[1]
     else:

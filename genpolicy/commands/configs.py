@@ -267,7 +267,7 @@ class Demo:
         episodes: Episodes of every evaluation in the report.
         seed0: Initial state of their first episode; the others count up.
         deploy_episodes: Episodes of the robot in real time, from the same initial states.
-        options: Further overrides for the commands, by verb.
+        options: Further arguments of the commands that it runs, by verb.
     """
 
     run_dir: str = "runs/demo"

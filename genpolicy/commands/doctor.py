@@ -20,7 +20,6 @@ from typing import NamedTuple
 from genpolicy.spec import GenpolicyError
 
 ROOM_GIB = 5
-GL_PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri libgl1", "osmesa": "libosmesa6"}
 
 
 class Check(NamedTuple):
@@ -108,19 +107,13 @@ def simulator() -> Check:
 
 
 def rendering() -> Check:
-    """Which off-screen OpenGL works, each tried in a process of its own."""
-    program = "import mujoco; c = mujoco.GLContext(64, 64); c.make_current(); c.free()"
-    for backend in GL_PACKAGES:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "MUJOCO_GL": backend},
-            capture_output=True,
-            timeout=60,
-        )
-        if done.returncode == 0:
-            return Check("rendering", f"MUJOCO_GL={backend} works")
-    fix = f"apt-get install -y {GL_PACKAGES['egl']}"
-    return Check("rendering", "neither EGL nor OSMesa: there will be no videos", fix)
+    """Which off-screen OpenGL works."""
+    from genpolicy_sim.rendering import backend
+
+    try:
+        return Check("rendering", f"{backend()} works")
+    except GenpolicyError as error:
+        return Check("rendering", "there will be no videos", str(error))
 
 
 def fifo() -> Check:

@@ -8,8 +8,11 @@ Examples:
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from genpolicy_sim import rendering
 
 from genpolicy.commands.common import (
     DEFAULT_SAMPLES,
@@ -23,6 +26,7 @@ from genpolicy.commands.common import (
 from genpolicy.commands.configs import Eval, TaskConfig
 from genpolicy.commands.schemas import build
 from genpolicy.evaluate.evaluator import check_task
+from genpolicy.evaluate.videos import film, worth_filming
 from genpolicy.runs import checkpoint, environment
 from genpolicy.runs.files import write_json
 from genpolicy.runs.load import OnnxPolicy, load_value, policy_of
@@ -49,7 +53,20 @@ def run(config: Eval, invocation: Invocation) -> Path:
     write_json(run_dir / "eval.json", result)
     say(f"{config.checkpoint}: {evaluation.summary()}")
     say(f"{run_dir / 'eval.json'}")
+    seeds = worth_filming(evaluation, config.videos)
+    make_films(policy, task, seeds, run_dir / "videos")
     return run_dir
+
+
+def make_films(policy: Any, task: TaskConfig, seeds: list[int], folder: Path) -> list[Path]:
+    """One film per seed; without OpenGL one line says what to install, and that is all."""
+    env = make_env(task, 1, policy.spec.obs_steps)
+    render = partial(rendering.render, env)
+    try:
+        return [film(policy, env, seed, folder, render) for seed in seeds]
+    except GenpolicyError as error:
+        say(f"No videos: {error}")
+        return []
 
 
 def load_policy(config: Eval, device: str) -> tuple[Any, TaskConfig]:

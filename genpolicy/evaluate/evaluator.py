@@ -166,12 +166,12 @@ def check_task(spec: PolicySpec, env: VecEnv) -> None:
     """
     ours, theirs = spec.task, env.spec
     here = {feature.name: feature.shape for feature in theirs.observations}
-    differences = [
+    differences: list[tuple[str, Any, Any]] = [
         (f"observation '{feature.name}'", feature.shape, here.get(feature.name))
         for feature in ours.observations
     ]
-    bounds = [(task.action.low, task.action.high) for task in (ours, theirs)]
-    differences.append(("the action range", *bounds))
+    mine, other = ((task.action.low, task.action.high) for task in (ours, theirs))
+    differences.append(("the action range", mine, other))
     names = ("task", "control_mode", "control_hz", "control")
     differences += [(name, getattr(ours, name), getattr(theirs, name)) for name in names]
     for name, mine, other in sorted(differences, key=lambda row: row[0] != "task"):

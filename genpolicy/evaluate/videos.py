@@ -14,7 +14,7 @@ from genpolicy.evaluate.evaluator import EpisodeNoise, Evaluation, Sampler, act
 from genpolicy.runs.files import new_file
 from genpolicy.spec import VecEnv
 
-Render = Callable[[VecEnv], NDArray[np.uint8]]  # environment 0 as [H, W, 3]
+Render = Callable[[NDArray[np.float64]], NDArray[np.uint8]]  # states [T, nq] -> [T, H, W, 3]
 
 
 def film(policy: Sampler, env: VecEnv, seed: int, folder: Path, render: Render) -> Path:
@@ -25,36 +25,35 @@ def film(policy: Sampler, env: VecEnv, seed: int, folder: Path, render: Render) 
         env: one environment, made with ``history=policy.spec.obs_steps``.
         seed: of initial state and noise.
         folder: where ``seed_<seed>_<success|failure>.mp4`` is written.
-        render: draws the environment; it is called at control rate.
+        render: draws joint positions, one row per control step.
 
     Returns:
         The file. Its name says how the filmed episode ended: with one environment instead of
         many, rounding differs, and an episode on the edge may end otherwise.
     """
-    frames, success = record(policy, env, seed, render)
+    states, success = record(policy, env, seed)
     path = folder / f"seed_{seed}_{'success' if success else 'failure'}.mp4"
+    frames = render(states)
     with new_file(path) as aside:
         write_mp4(aside, frames, env.spec.control_hz)
     return path
 
 
-def record(
-    policy: Sampler, env: VecEnv, seed: int, render: Render
-) -> tuple[list[NDArray[np.uint8]], bool]:
-    """Frames before every control step of one episode, and whether it succeeded."""
+def record(policy: Sampler, env: VecEnv, seed: int) -> tuple[NDArray[np.float64], bool]:
+    """Joint positions ``[T, nq]`` before every control step of one episode, and its success."""
     noise, stream = EpisodeNoise(policy), np.random.default_rng(seed)
     obs = env.reset(seed)
-    frames, done, success = [], False, False
+    states, done, success = [], False, False
     while not done:
         chunk = act(policy, obs, np.arange(1), noise.draw([stream]))
         for t in range(chunk.shape[1]):
-            frames.append(render(env))
+            states.append(env.get_state()["qpos"][0])
             result = env.step(chunk[:, t : t + 1])
             obs = result.obs
             success = success or bool(result.success[0])
             if done := bool(result.done[0]):
                 break
-    return frames, success
+    return np.stack(states), success
 
 
 def worth_filming(evaluation: Evaluation, count: int) -> list[int]:
@@ -64,9 +63,7 @@ def worth_filming(evaluation: Evaluation, count: int) -> list[int]:
     return [evaluation.seed0 + int(i) for i in (*failures, *successes)]
 
 
-def write_mp4(path: Path, frames: list[NDArray[np.uint8]], fps: float) -> None:
+def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     """H.264 in a form that every browser plays (frame sides must be even)."""
     options: dict[str, Any] = {"macro_block_size": 2, "pixelformat": "yuv420p"}
-    with imageio.get_writer(path, format="FFMPEG", fps=fps, codec="libx264", **options) as writer:  # type: ignore[arg-type]
-        for frame in frames:
-            writer.append_data(frame)
+    imageio.mimwrite(path, list(frames), format="FFMPEG", fps=fps, codec="libx264", **options)  # type: ignore[arg-type]

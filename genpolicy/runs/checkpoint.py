@@ -99,7 +99,7 @@ def save(
     ranks = distributed.gather(state)
     final = folder / f"step_{step:09d}"
     if distributed.is_main():
-        policy: Any = algorithm.policy
+        policy = algorithm.policy
         config = plain({**config, "policy": policy.config_dict()})
         with new_folder(final) as aside:
             (aside / "train").mkdir()

@@ -3,13 +3,16 @@
 import json
 
 import pytest
+from genpolicy_sim import rendering
 
 from genpolicy.cli import main
 from genpolicy.data.robomimic import read_robomimic
 from genpolicy.runs import checkpoint
 from genpolicy.runs.logger import read_csv
+from genpolicy.spec import GenpolicyError
 
 FAST = ["num_threads=1", "num_envs=4"]
+SHORT = ["task=lift", "task.options.max_episode_steps=16"]
 QUIET = [*FAST, "wandb.mode=disabled"]
 
 
@@ -22,11 +25,11 @@ def chain(tmp_path_factory):
     small = ["policy.hidden=[32,32,32]", "policy.train_steps=10", "policy.sample_steps=5"]
     commands = [
         ["collect", "out=demos.hdf5", "episodes=4", *FAST],
-        ["pretrain", "data.path=demos.hdf5", "iterations=30", "episodes=4", "eval_every=20",
-         "run_dir=base", *small, *QUIET],
-        ["collect", "out=roll.hdf5", "episodes=4", "checkpoint=base", *FAST],
+        ["pretrain", "data.path=demos.hdf5", "iterations=30", "episodes=4", "eval_every=30",
+         "run_dir=base", *small, *SHORT, *QUIET],
+        ["collect", "out=roll.hdf5", "episodes=4", "checkpoint=base", *SHORT, *FAST],
         ["finetune", "init=base", "iterations=1", "episodes=4", "run_dir=tuned",
-         "algo.rollout_steps=3", "algo.epochs=1", *QUIET],
+         "algo.rollout_steps=3", "algo.epochs=1", *SHORT, *QUIET],
         ["value", "checkpoint=base", "data.path=[demos.hdf5,roll.hdf5]", "iterations=3",
          "run_dir=value", "algo.value.hidden=[16]", "algo.batch_size=8", *QUIET],
         ["export", "checkpoint=tuned", "value=value", "out=controller.onnx"],
@@ -101,3 +104,31 @@ def test_info_of_everything(chain, capsys):
     for name in ("base", "value", "demos.hdf5", "controller.onnx"):
         assert main(["info", name]) == 0
         assert "lift" in capsys.readouterr().out
+
+
+def evaluate_with_films(run_dir):
+    arguments = ["checkpoint=base", "episodes=2", "videos=1", f"run_dir={run_dir}", *SHORT]
+    return main(["eval", *arguments, *FAST])
+
+
+def test_eval_films_the_first_failure_and_success(chain):
+    try:
+        rendering.backend()
+    except GenpolicyError as error:
+        pytest.skip(str(error))
+    assert evaluate_with_films("eval_filmed") == 0
+    episodes = json.loads((chain / "eval_filmed" / "eval.json").read_text())["success"]
+    films = list((chain / "eval_filmed" / "videos").iterdir())
+    assert len(films) == len(set(episodes))
+    assert all(film.stat().st_size > 1000 for film in films)
+
+
+def test_without_opengl_eval_says_what_to_install_and_goes_on(chain, capsys, monkeypatch):
+    def nothing_works():
+        raise GenpolicyError("no OpenGL: apt-get install libegl1")
+
+    monkeypatch.setattr(rendering, "backend", nothing_works)
+    assert evaluate_with_films("eval_unfilmed") == 0
+    assert "No videos: no OpenGL: apt-get install libegl1" in capsys.readouterr().err
+    assert (chain / "eval_unfilmed" / "eval.json").exists()
+    assert not (chain / "eval_unfilmed" / "videos").exists()
