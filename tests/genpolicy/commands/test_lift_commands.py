@@ -68,7 +68,7 @@ def test_eval_of_checkpoint_and_controller_agree(chain):
     for name, extra in (("tuned", []), ("controller.onnx", ["num_samples=1"])):
         run_dir = f"eval_{len(results)}"
         arguments = [f"checkpoint={name}", "episodes=6", "videos=0", f"run_dir={run_dir}"]
-        assert main(["eval", *arguments, *extra, *FAST]) == 0
+        assert main(["eval", *arguments, *extra, *SHORT, *FAST]) == 0
         results.append(json.loads((chain / run_dir / "eval.json").read_text()))
     ours, theirs = results
     assert ours["lengths"] == theirs["lengths"]
