@@ -22,6 +22,7 @@ from genpolicy_deploy.contract import Contract
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.histogram import Histogram
 from genpolicy_deploy.link import Link
+from genpolicy_deploy.realtime import prefer_this_process
 
 READY_TIMEOUT_S = 60.0
 _HEADER = [("id", "<i8"), ("seed", "<i8"), ("counter", "<i8"), ("t_obs_ns", "<i8")]
@@ -201,6 +202,7 @@ def main() -> None:
             connection.send(str(error).encode()[:192])
             return
         controller.warm_up()
+        prefer_this_process()
         with contextlib.suppress(ConnectionError):  # the other side has hung up
             connection.send(_READY)
             serve(connection, controller)
