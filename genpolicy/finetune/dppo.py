@@ -62,6 +62,9 @@ class DPPOConfig:
         critic_lr: AdamW learning rate of V.
         critic_hidden: Widths of V.
         critic_warmup: First iterations in which only V learns.
+        value_range: Smallest and largest return an episode can have, or None. Values are cut to
+            it before they bootstrap: where a policy gets stuck nothing else holds V down, because
+            a time limit hands V its own prediction back.
         max_grad_norm: Gradient clipping of the actor.
         target_kl: The update stops after an epoch whose KL estimate exceeds this.
         bc_coef: Weight of −log p_θ on chains sampled from the pretrained policy; 0 is off.
@@ -88,6 +91,7 @@ class DPPOConfig:
     critic_lr: float = 1e-3
     critic_hidden: tuple[int, ...] = (256, 256, 256)
     critic_warmup: int = 2
+    value_range: tuple[float, float] | None = None
     max_grad_norm: float = 1.0
     target_kl: float = 1.0
     bc_coef: float = 0.0
@@ -201,10 +205,11 @@ class DPPO:
             ]
         )
         shape = r.reward.shape
-        value, final_value = (
-            self.critic(x).view(shape).cpu().numpy() for x in (r.obs, r.final_obs)
-        )
         reward = self.scaler(r.reward, r.terminated | r.truncated)
+        low, high = (v / self.scaler.std for v in c.value_range or (-math.inf, math.inf))
+        value, final_value = (
+            self.critic(x).view(shape).clamp(low, high).cpu().numpy() for x in (r.obs, r.final_obs)
+        )
         advantage, returns = gae(
             reward, value, final_value, r.terminated, r.truncated, c.gamma, c.gae_lambda
         )

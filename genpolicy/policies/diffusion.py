@@ -34,6 +34,7 @@ class DiffusionConfig:
 
     Attributes:
         hidden: Widths of the denoising MLP: an odd number of equal values.
+        activation: ``relu``, ``silu`` or ``mish``.
         time_dim: Size of the sinusoidal time embedding.
         train_steps: K, diffusion steps of the training schedule.
         sample_steps: S, denoising steps when acting; divides K.
@@ -44,6 +45,7 @@ class DiffusionConfig:
     """
 
     hidden: tuple[int, ...] = (512, 512, 512)
+    activation: str = "relu"
     time_dim: int = 32
     train_steps: int = 100
     sample_steps: int = 10
@@ -85,7 +87,9 @@ class DiffusionPolicy(nn.Module):
         self.chunk_dim = spec.chunk * spec.task.action.dim
         obs_dim = spec.obs_steps * spec.task.obs_dim
         self.normalizer = Normalizer(spec.task)
-        self.net = DenoisingMLP(self.chunk_dim, obs_dim, config.hidden, config.time_dim)
+        self.net = DenoisingMLP(
+            self.chunk_dim, obs_dim, config.hidden, config.time_dim, config.activation
+        )
         self.frozen: DenoisingMLP | None = None
         if 0 < config.tuned_steps < config.sample_steps:
             self.frozen = copy.deepcopy(self.net).requires_grad_(False)
