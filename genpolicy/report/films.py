@@ -59,7 +59,7 @@ def film_rescues(
             for r in rescues
         ]
         with new_file(path) as aside:
-            write_mp4(aside, list(np.concatenate(scenes)), env.spec.control_hz)
+            write_mp4(aside, np.concatenate(scenes), env.spec.control_hz)
     return [rescue.seed for rescue in rescues]
 
 
@@ -71,16 +71,12 @@ def _rescues(
     found = 0
     for i in np.flatnonzero(~first.success & second.success)[: CANDIDATES * count]:
         seed = first.seed0 + int(i)
-        paths = [record(policy, env, seed, _qpos) for policy in (before, after)]  # type: ignore[arg-type]
+        paths = [record(policy, env, seed) for policy in (before, after)]
         if [success for _, success in paths] == [False, True]:
-            yield Rescue(seed, np.stack(paths[0][0]), np.stack(paths[1][0]))
+            yield Rescue(seed, paths[0][0], paths[1][0])
             found += 1
         if found == count:
             return
-
-
-def _qpos(env: Any) -> NDArray[np.float64]:
-    return env.get_state()["qpos"][0].copy()
 
 
 def beside(left: Frames, right: Frames, hold: int) -> Frames:
