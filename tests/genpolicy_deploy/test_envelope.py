@@ -68,6 +68,26 @@ def test_axis_never_leaves_its_limits(limits, dt, targets, hold_from):
     assert_within(emitted, limits, dt, 0.0)
 
 
+@settings(max_examples=80, deadline=None)
+@given(limits_of_an_axis, st.floats(0.02, 1.0), st.floats(0.1, 1.0))
+def test_motion_within_every_rate_still_stops_before_the_bound(limits, share, speed):
+    """Targets that break no rate at any step, but run at full speed into the end of the range."""
+    axis, dt = Axis(limits, 0.05), 0.05
+    axis.start(0.0)
+    p = v = a = 0.0
+    emitted = []
+    while p < 2.0 * limits.high and len(emitted) < 300:
+        a = min(a + share * limits.jerk * dt, share * limits.acceleration)
+        v = min(v + a * dt, speed * limits.velocity)
+        p += v * dt
+        if axis.violation(p) is None:
+            axis.go(p)
+        else:
+            axis.approach(p)
+        emitted.append(axis.p)
+    assert_within(emitted, limits, dt, 0.0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(limits_of_an_axis, st.floats(-3.0, 3.0))
 def test_axis_reaches_a_standing_target_without_passing_it(limits, target):
