@@ -7,18 +7,30 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import onnx
 import torch
 from genpolicy_deploy.contract import SAMPLES, obs_inputs, symbolic_shapes
 from torch import Tensor, nn
 
+from genpolicy.data.normalizer import Normalizer
 from genpolicy.interfaces import Policy
 from genpolicy.values.critic import ValueFunction
 
 OPSET = 20
 # Above this, tanh(softplus(x)) is 1 in float32; below it, its square does not overflow.
 _MISH_SATURATED = 20.0
+
+
+class Exportable(Policy, Protocol):
+    """A policy that describes itself and carries its normalizer."""
+
+    normalizer: Normalizer
+
+    def config_dict(self) -> dict[str, Any]:
+        """Name and configuration."""
+        ...
 
 
 class ExpMish(nn.Module):
@@ -97,7 +109,7 @@ def build_graph(policy: Policy, value: ValueFunction | None) -> onnx.ModelProto:
     return _without_traces(program.model_proto)
 
 
-def _for_onnx(module: nn.Module) -> nn.Module:
+def _for_onnx(module: Any) -> Any:
     """A float32 copy on the CPU for inference, its Mish replaced by a form that ONNX runs fast."""
     module = copy.deepcopy(module).cpu().float().eval()
     for parent in list(module.modules()):

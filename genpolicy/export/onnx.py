@@ -19,8 +19,7 @@ from genpolicy_deploy.contract import (
     symbolic_shapes,
 )
 
-from genpolicy.export.graph import build_graph, run_torch
-from genpolicy.interfaces import Policy
+from genpolicy.export.graph import Exportable, build_graph, run_torch
 from genpolicy.runs.environment import package_versions
 from genpolicy.runs.files import new_file, refuse_existing
 from genpolicy.spec import GenpolicyError
@@ -32,7 +31,7 @@ PARITY_DRAWS = 32
 
 
 def export(
-    policy: Policy,
+    policy: Exportable,
     value: ValueFunction | None,
     path: str | Path,
     *,
@@ -103,7 +102,7 @@ def export(
 
 def check_parity(
     model: onnx.ModelProto,
-    policy: Policy,
+    policy: Exportable,
     value: ValueFunction | None,
     sample_counts: list[int],
 ) -> tuple[float, Golden]:
@@ -124,7 +123,7 @@ def check_parity(
         with torch.inference_mode():
             tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
             expected = [t.numpy() for t in run_torch(policy, value, tensors)]
-        got = session.run(names, inputs)
+        got = [np.asarray(array) for array in session.run(names, inputs)]
         for name, a, b in zip(names, expected, got, strict=True):
             error = float((np.abs(a - b) / np.maximum(1.0, np.abs(a))).max())
             if not error <= PARITY_TOLERANCE:
@@ -139,7 +138,7 @@ def check_parity(
     return worst, golden
 
 
-def random_inputs(policy: Policy, num_samples: int, rng: np.random.Generator) -> Arrays:
+def random_inputs(policy: Exportable, num_samples: int, rng: np.random.Generator) -> Arrays:
     """Observations over and beyond the range of the data, and standard-normal noise."""
     normalizer = policy.normalizer
     mid, scale = (getattr(normalizer, f"obs_{what}").cpu().numpy() for what in ("mid", "scale"))

@@ -58,8 +58,6 @@ class CalQLConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if isinstance(self.value, Mapping):
-            object.__setattr__(self, "value", ValueConfig(**self.value))
         if not (0 < self.gamma <= 1 and self.temperature > 0 and 0 < self.tau <= 1):
             raise GenpolicyError("cal_ql: need 0 < gamma <= 1, temperature > 0 and 0 < tau <= 1")
         if min(self.random_actions, self.policy_actions, self.batch_size) < 1 or self.alpha < 0:
@@ -166,16 +164,18 @@ class CalQL:
         self._metrics["train/grad_norm"] = torch.nn.utils.get_total_norm(grads)
         self.optimizer.step()
         with torch.no_grad():
-            targets, sources = list(self.policy.critic.parameters()), list(self.critic.parameters())
-            torch._foreach_lerp_(targets, sources, self.config.tau)
+            pairs = zip(self.policy.critic.parameters(), self.critic.parameters(), strict=True)
+            for target, source in pairs:
+                target.lerp_(source, self.config.tau)
 
     def targets(self, index: Tensor) -> Tensor:
         """TD targets ``[B]`` of transitions ``index``: the best proposal in s', by lower bound."""
         state = self.data.next_state[index]
         with torch.no_grad():
-            q = self.policy.critic(self.obs[state], self.proposals[state])
-            best = lower_bound(q, self.config.value.pessimism).amax(-1)
-        return self.data.reward[index].to(best) + self.data.discount[index].to(best) * best
+            q = self.policy.critic(self.obs[state], self.proposals[state])  # [M, B, P]
+            best = lower_bound(q, self.config.value.pessimism).argmax(-1, keepdim=True)  # [B, 1]
+            value = q.mean(0).gather(1, best)[:, 0]
+        return self.data.reward[index].to(value) + self.data.discount[index].to(value) * value
 
     def loss(self, index: Tensor, random: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss at the top of this file for transitions ``index [B]``."""

@@ -16,7 +16,7 @@ from genpolicy.values.rerank import RerankedPolicy
 
 SMALL = {"hidden": (16, 16, 16), "time_dim": 8, "train_steps": 10}
 SAMPLERS = {
-    "ddim": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0),
+    "ddim": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, activation="mish"),
     "ddpm": DiffusionConfig(**SMALL, sample_steps=10, eta=1.0),
     "tuned": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, tuned_steps=3),
 }

@@ -72,21 +72,18 @@ def test_no_gradient_where_the_bound_is_active_and_random_chunks_stay_unbounded(
     torch.testing.assert_close(q_random.grad[0, 0], weights[:2])
 
 
-def test_target_is_the_best_proposal_by_lower_bound(algorithm):
-    index = torch.arange(len(algorithm.data))
-    state = algorithm.data.next_state
-    q = torch.stack(
-        [
-            lower_bound(algorithm.policy.critic(algorithm.obs[s][None], p[None]), 1.0)[0, 0]
-            for s in state
-            for p in algorithm.proposals[s][:, None]
-        ]
-    ).unflatten(0, (len(index), -1))
-    expected = algorithm.data.reward + algorithm.data.discount * q.amax(-1)
-    torch.testing.assert_close(algorithm.targets(index), expected)
-    ended = algorithm.data.discount == 0
+def test_target_is_the_mean_value_of_the_proposal_that_re_ranking_would_execute(algorithm):
+    data, critic = algorithm.data, algorithm.policy.critic
+    expected = []
+    for state, reward, discount in zip(data.next_state, data.reward, data.discount, strict=True):
+        q = critic(algorithm.obs[state][None], algorithm.proposals[state][None])[:, 0]  # [M, P]
+        best = lower_bound(q, 1.0).argmax()
+        expected.append(reward + discount * q[:, best].mean())
+    targets = algorithm.targets(torch.arange(len(data)))
+    torch.testing.assert_close(targets, torch.stack(expected))
+    ended = data.discount == 0
     assert ended.any()
-    torch.testing.assert_close(algorithm.targets(index)[ended], algorithm.data.reward[ended])
+    assert torch.equal(targets[ended], data.reward[ended])
 
 
 def test_target_networks_follow_slowly_and_get_no_gradient(algorithm):
