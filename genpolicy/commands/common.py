@@ -52,6 +52,18 @@ def prepare(device: str, num_threads: int | None) -> str:
     return device
 
 
+def one_process(verb: str) -> None:
+    """Refuse ``torchrun`` where gradients are not averaged: each rank would learn on its own.
+
+    Raises:
+        GenpolicyError: several processes run.
+    """
+    if distributed.world_size() > 1:
+        raise GenpolicyError(
+            f"genpolicy {verb} runs in one process only so far: start it without torchrun"
+        )
+
+
 def make_env(task: TaskConfig, num_envs: int, history: int) -> VecEnv:
     """The simulated task."""
     return genpolicy_sim.make(task.name, num_envs, history=history, **task.options)

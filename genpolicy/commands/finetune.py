@@ -11,7 +11,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
+from genpolicy.commands.common import (
+    Invocation,
+    evaluator,
+    make_env,
+    one_process,
+    prepare,
+    stored,
+    train,
+)
 from genpolicy.commands.configs import Finetune, TaskConfig
 from genpolicy.commands.schemas import build_component
 from genpolicy.evaluate.evaluator import check_task
@@ -28,6 +36,7 @@ def run(config: Finetune, invocation: Invocation) -> Path:
     if config.task is None:
         raise GenpolicyError("task=null: fine-tuning needs a simulated task, such as task=lift")
     device = prepare(config.device, config.num_threads)
+    one_process("finetune")
     resumed = stored(config.resume)
     base = _base(config, config.task, resumed, device)
     env, eval_env = (make_env(config.task, config.num_envs, base.spec.obs_steps) for _ in range(2))

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
+from genpolicy.commands.common import (
+    Invocation,
+    evaluator,
+    make_env,
+    one_process,
+    prepare,
+    stored,
+    train,
+)
 from genpolicy.commands.configs import Value
 from genpolicy.commands.schemas import build_component
 from genpolicy.data.robomimic import read_robomimic
@@ -23,6 +31,7 @@ from genpolicy.values.rerank import RerankedPolicy
 def run(config: Value, invocation: Invocation) -> Path:
     """Train and return the run folder. With a task, the re-ranked policy is evaluated."""
     device = prepare(config.device, config.num_threads)
+    one_process("value")
     resumed = stored(config.resume)
     policy = load(config.checkpoint, device)
     data = config.data

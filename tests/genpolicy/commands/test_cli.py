@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from genpolicy.cli import CONFIGURED, PLAIN, main
-from genpolicy.runs import checkpoint
+from genpolicy.commands.common import one_process
+from genpolicy.runs import checkpoint, distributed
 from genpolicy.spec import GenpolicyError
 
 
@@ -194,3 +195,10 @@ def test_doctor_reports_every_check(cli):
     assert code in (0, 1)
     for name in ("python", "packages", "cores", "bf16", "rendering", "real time", "disk", "wandb"):
         assert f" {name} " in out
+
+
+@pytest.mark.parametrize("verb", ["finetune", "value"])
+def test_methods_that_do_not_average_gradients_refuse_several_processes(monkeypatch, verb):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(GenpolicyError, match=f"genpolicy {verb} runs in one process only"):
+        one_process(verb)

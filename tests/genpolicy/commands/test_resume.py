@@ -35,7 +35,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(cli, toy_pretrain, tmp_pat
     while process.poll() is None and not (rows.exists() and len(rows.read_text()) > 400):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert "Ending after this iteration" in err
     step = checkpoint.load(tmp_path / "broken", prefer="last").step
