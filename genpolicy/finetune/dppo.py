@@ -33,6 +33,8 @@ from genpolicy.finetune.rollout import Rollout
 from genpolicy.interfaces import Metrics
 from genpolicy.policies.diffusion import DiffusionPolicy
 from genpolicy.policies.nets.mlp import ResidualMLP
+from genpolicy.runs import distributed
+from genpolicy.runs.environment import fast_bf16
 from genpolicy.spec import GenpolicyError, VecEnv
 
 # Per-scalar log-probabilities are cut to this range before averaging, as in the paper's code: one
@@ -59,6 +61,8 @@ class DPPOConfig:
         epochs: Passes over a rollout.
         batch_size: Chunks per minibatch (each contributes its K' transitions).
         actor_lr: AdamW learning rate of the denoising network.
+        lr_decay_iterations: Iterations over which ``actor_lr`` falls linearly to a tenth; 0 keeps
+            it. PPO with a constant rate ends in a noisy orbit around the optimum.
         critic_lr: AdamW learning rate of V.
         critic_hidden: Widths of V.
         critic_warmup: First iterations in which only V learns.
@@ -71,7 +75,8 @@ class DPPOConfig:
         advantage_std_floor: Advantages are divided by max(std, this): with a sparse reward most
             rollouts of a weak policy hold no signal, and dividing by their tiny std makes noise
             look like one.
-        bf16: Run the networks of the update under bfloat16 autocast.
+        bf16: Run the networks of the update under bfloat16 autocast; null: where the hardware
+            has it.
     """
 
     rollout_steps: int = 16
@@ -88,6 +93,7 @@ class DPPOConfig:
     epochs: int = 5
     batch_size: int = 512
     actor_lr: float = 1e-4
+    lr_decay_iterations: int = 0
     critic_lr: float = 1e-3
     critic_hidden: tuple[int, ...] = (256, 256, 256)
     critic_warmup: int = 2
@@ -96,7 +102,7 @@ class DPPOConfig:
     target_kl: float = 1.0
     bc_coef: float = 0.0
     advantage_std_floor: float = 0.1
-    bf16: bool = False
+    bf16: bool | None = None
 
 
 def clip_widths(steps: int, clip: float, base: float, rate: float) -> Tensor:
@@ -127,9 +133,12 @@ class DPPO:
             explore_eta=c.explore_eta,
         )
         self.base = base.fine_tunable(c.tuned_steps, **self._sampler()).requires_grad_(False)
-        self.rng = self.policy.rng = self.base.rng = np.random.default_rng(seed)
+        rank, ranks = distributed.rank(), distributed.world_size()
+        self.rng = self.policy.rng = self.base.rng = np.random.default_rng([seed, rank])
+        self.batch_size = max(1, c.batch_size // ranks)
         obs_dim = base.spec.obs_steps * base.spec.task.obs_dim
         device = base.bars.device
+        self.bf16 = fast_bf16(device.type) if c.bf16 is None else c.bf16
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.critic = ResidualMLP(obs_dim, c.critic_hidden, 1).to(device)
@@ -137,7 +146,7 @@ class DPPO:
         self.actor_opt = torch.optim.AdamW(self.policy.net.parameters(), c.actor_lr, **fused)
         self.critic_opt = torch.optim.AdamW(self.critic.parameters(), c.critic_lr, **fused)
         self.rollout = Rollout(env, self.policy.normalizer, c.rollout_steps, obs_dim)
-        self.rollout.reset(seed)
+        self.rollout.reset(seed + rank * env.num_envs)
         chain = (c.rollout_steps, env.num_envs, c.tuned_steps + 1, self.policy.chunk_dim)
         self.chains = torch.zeros(chain, device=device)
         self.scaler = RewardScaler(env.num_envs, c.gamma)
@@ -159,7 +168,7 @@ class DPPO:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.chains.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.bf16)
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.bf16)
 
     # ---- collect -----------------------------------------------------------------------------
 
@@ -178,6 +187,7 @@ class DPPO:
         """K'-step PPO on the rollout: ``epochs`` passes, stopped early by the KL guard."""
         obs, chains = self.rollout.obs.flatten(0, 1), self.chains.flatten(0, 1)
         old, advantage, returns = self._targets(obs, chains)
+        self.actor_opt.param_groups[0]["lr"] = self._actor_lr()
         history: list[Tensor] = []
         for _ in range(self.config.epochs):
             rows = [
@@ -185,10 +195,17 @@ class DPPO:
                 for i in self._minibatches(len(obs))
             ]
             history += rows
-            if torch.stack(rows)[:, 2].mean() > self.config.target_kl:
+            if distributed.mean(torch.stack(rows)[:, 2].mean()) > self.config.target_kl:
                 break
         self.iteration += 1
         self._record(torch.stack(history), len(history) / len(rows))
+
+    def _actor_lr(self) -> float:
+        c = self.config
+        progress = (
+            min(1.0, self.iteration / c.lr_decay_iterations) if c.lr_decay_iterations else 0.0
+        )
+        return c.actor_lr * (1 - 0.9 * progress)
 
     @torch.no_grad()
     def _targets(self, obs: Tensor, chains: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,7 +218,9 @@ class DPPO:
         old = torch.cat(
             [
                 self._log_prob(o, s)
-                for o, s in zip(obs.split(c.batch_size), chains.split(c.batch_size), strict=True)
+                for o, s in zip(
+                    obs.split(self.batch_size), chains.split(self.batch_size), strict=True
+                )
             ]
         )
         shape = r.reward.shape
@@ -217,9 +236,12 @@ class DPPO:
             "policy/explained_variance": float(
                 1 - (returns - value).var() / max(returns.var(), 1e-8)
             ),
-            "policy/advantage_std": float(advantage.std()),
         }
-        advantage = (advantage - advantage.mean()) / max(advantage.std(), c.advantage_std_floor)
+        moments = torch.tensor([advantage.mean(), np.square(advantage).mean()])
+        mean, square = distributed.mean(moments.double()).tolist()
+        std = max(square - mean**2, 0.0) ** 0.5
+        advantage = (advantage - mean) / max(std, c.advantage_std_floor)
+        self._metrics["policy/advantage_std"] = std
         to_rows = lambda x: torch.from_numpy(x).flatten().to(obs.device)  # noqa: E731
         return old, to_rows(advantage), to_rows(returns)
 
@@ -232,7 +254,7 @@ class DPPO:
 
     def _minibatches(self, rows: int) -> Iterator[Tensor]:
         order = torch.from_numpy(self.rng.permutation(rows)).to(self.chains.device)
-        return iter(order.split(self.config.batch_size))
+        return iter(order.split(self.batch_size))
 
     def _step(
         self, obs: Tensor, chains: Tensor, old: Tensor, advantage: Tensor, returns: Tensor
@@ -248,6 +270,7 @@ class DPPO:
         if self.iteration >= c.critic_warmup:
             self.actor_opt.zero_grad()
             loss.backward()
+            distributed.average_gradients(self.policy.net.parameters())
             grad_norm = clip_grad_norm_(self.policy.net.parameters(), c.max_grad_norm)
             self.actor_opt.step()
         with self._autocast():
@@ -255,6 +278,7 @@ class DPPO:
         critic_loss = mse_loss(value, returns)
         self.critic_opt.zero_grad()
         critic_loss.backward()
+        distributed.average_gradients(self.critic.parameters())
         self.critic_opt.step()
         with torch.no_grad():
             kl = (ratio - 1 - log_ratio).mean()  # the k3 estimator
@@ -277,7 +301,7 @@ class DPPO:
             "train/loss": self._metrics["train/actor_loss"] + self._metrics["train/critic_loss"],
             "policy/ratio_first": float(history[0, -1]),
             "policy/epochs": epochs,
-            "train/lr": self.config.actor_lr,
+            "train/lr": self.actor_opt.param_groups[0]["lr"],
         }
 
     def metrics(self) -> Metrics:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from genpolicy.runs import distributed
 
 Array = NDArray[np.float32]
 
@@ -66,10 +69,12 @@ class RewardScaler:
         return max((self.m2 / self.count) ** 0.5 if self.count else 1.0, self.floor)
 
     def _merge(self, values: NDArray[Any]) -> None:
-        """Chan's parallel update: exact whatever the batch sizes were."""
-        count, mean = values.size, float(values.mean())
-        delta, total = mean - self.mean, self.count + values.size
-        self.m2 += float(((values - mean) ** 2).sum()) + delta**2 * self.count * count / total
+        """Chan's parallel update: exact whatever the batch sizes were, over all ranks."""
+        moments = torch.tensor([values.mean(), np.square(values).mean()], dtype=torch.float64)
+        mean, square = distributed.mean(moments).tolist()
+        count = values.size * distributed.world_size()
+        delta, total = mean - self.mean, self.count + count
+        self.m2 += (square - mean**2) * count + delta**2 * self.count * count / total
         self.mean += delta * count / total
         self.count = total
 

@@ -64,6 +64,17 @@ def cpu_name() -> str:
     return next(names, platform.processor())
 
 
+def fast_bf16(device: str) -> bool:
+    """Whether ``device`` multiplies bfloat16 matrices in hardware."""
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def describe() -> dict[str, Any]:
     """Everything ``env.json`` holds."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,12 +1,13 @@
 """GAE and reward scaling against brute force."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpolicy.finetune.gae import RewardScaler, gae
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.8, 1.0), st.floats(0.0, 1.0))
 def test_gae_equals_the_sum_of_discounted_td_errors(seed, gamma, lam):
     rng = np.random.default_rng(seed)
