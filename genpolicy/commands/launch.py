@@ -76,9 +76,12 @@ def execute(verb: str, config: DictConfig, overrides: Sequence[str] = ()) -> Any
 def _resumed(overrides: list[str]) -> list[str]:
     """With ``resume=RUN``: what RUN was started with, and the new overrides on top."""
     given = dict(o.split("=", 1) for o in overrides if "=" in o)
-    run = given.get("resume", "null")
-    if run in ("null", ""):
+    if given.get("resume", "null") in ("null", ""):
         return overrides
+    try:
+        run = str(OverridesParser.create().parse_override(f"resume={given['resume']}").value())
+    except HydraException:
+        return overrides  # composing them will say what is wrong
     if "run_dir" in given:
         raise GenpolicyError("run_dir cannot be given with resume: the run goes on where it is")
     path = checkpoint.resolve(run, prefer="last").parents[1] / "overrides.yaml"

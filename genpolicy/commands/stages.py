@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import signal
@@ -155,7 +156,7 @@ def _spawn(command: list[str]) -> None:
 def quoted(path: Path) -> str:
     """A path as a value in Hydra's override grammar."""
     text = str(path)
-    if all(c.isalnum() or c in "/._-" for c in text):
+    if re.fullmatch(r"[\w/.-]+", text, re.ASCII):
         return text
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
