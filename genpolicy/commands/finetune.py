@@ -11,21 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from genpolicy.commands.common import (
-    Invocation,
-    evaluator,
-    make_env,
-    one_process,
-    prepare,
-    stored,
-    train,
-)
+from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
 from genpolicy.commands.configs import Finetune, TaskConfig
 from genpolicy.commands.schemas import build_component
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.finetune.dppo import DPPO, DPPOConfig
 from genpolicy.policies import build_policy
-from genpolicy.runs import seeding
+from genpolicy.runs import distributed, seeding
 from genpolicy.runs.checkpoint import Checkpoint
 from genpolicy.runs.load import load, policy_of
 from genpolicy.spec import GenpolicyError, PolicySpec
@@ -36,10 +28,12 @@ def run(config: Finetune, invocation: Invocation) -> Path:
     if config.task is None:
         raise GenpolicyError("task=null: fine-tuning needs a simulated task, such as task=lift")
     device = prepare(config.device, config.num_threads)
-    one_process("finetune")
     resumed = stored(config.resume)
     base = _base(config, config.task, resumed, device)
-    env, eval_env = (make_env(config.task, config.num_envs, base.spec.obs_steps) for _ in range(2))
+    share = max(1, config.num_envs // distributed.world_size())  # num_envs is global
+    env, eval_env = (
+        make_env(config.task, n, base.spec.obs_steps) for n in (share, config.num_envs)
+    )
     check_task(base.spec, env)
     algorithm = DPPO(base, env, build_component("algo", config.algo, DPPOConfig), config.seed)
     evaluate = evaluator(algorithm.policy, eval_env, config.episodes, config.seed0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genpolicy.data.normalizer import Normalizer
 from genpolicy.interfaces import Metrics
+from genpolicy.runs import distributed
 from genpolicy.spec import Observation, VecEnv
 
 # (chunk step, normalised observations [E, C]) -> actions [E, Ta, Da] in task units
@@ -47,7 +48,7 @@ class Rollout:
     def collect(self, act: Act) -> None:
         """Fill the storage; ``act`` may store whatever else its method needs per step."""
         assert self._next is not None, "reset before collect"
-        self._ended = []
+        self._ended, steps = [], 0
         for t in range(self.steps):
             self.obs[t] = self._next
             result = self.env.step(act(t, self._next))
@@ -57,8 +58,10 @@ class Rollout:
             )
             self.reward[t] = result.reward
             self.terminated[t], self.truncated[t] = result.terminated, result.truncated
-            self.env_steps += int(result.steps.sum())
+            steps += int(result.steps.sum())
             self._count_episodes(result.reward, result.steps, result.done, result.success)
+        ranks = distributed.world_size()
+        self.env_steps += round(float(distributed.mean(torch.tensor(float(steps)))) * ranks)
 
     def _normalize(self, obs: Observation) -> Tensor:
         device = self.obs.device
