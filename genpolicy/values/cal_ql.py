@@ -2,13 +2,19 @@
 
     L(Q) = ½ E[(Q(s,a) − y)²] + α E[ T·logsumexp_{a' ~ μ} (Q̃(s,a') − log ρ(a'|s)) / T − Q(s,a) ]
 
-y is the h-step target with the best of the policy's samples in s' (the operator that re-ranking
-executes), Q̃ = max(Q, Monte-Carlo return) for the policy's actions and Q̃ = Q for random ones.
+where y is the h-step target and Q̃ = max(Q, Monte-Carlo return) for the policy's chunks, Q̃ = Q for
+random ones. Three things differ from the paper, each for a reason:
 
-What differs from the paper, and why: the policy that proposes actions is not a SAC actor that
-Cal-QL trains on the side but the pretrained policy itself, its samples drawn once per state.
-Those are exactly the actions that the value function will have to rank, and V-GPS reports that
-its own critic's actors solve none of its tasks.
+- The policy that proposes actions is not a SAC actor trained on the side but the pretrained policy
+  itself, its samples drawn once per state: exactly the chunks that will have to be ranked. (V-GPS
+  reports that its critic's own actors solve none of its tasks.)
+- A generative policy has no density to divide by. Random chunks and the policy's are taken as one
+  proposal distribution with equal weights, ρ = const, which is the CQL(ρ) variant of
+  arXiv 2006.04779. With the densities of a 28-dimensional chunk the correction would hand all
+  the weight to the random ones (tens of nats, against differences of Q below one).
+- y values the sample that re-ranking would execute, the one with the best lower bound, by the mean
+  of the ensemble. Bootstrapping the lower bound itself compounds: with time limits (no state is
+  ever terminal in a failure) Q drifts to −std / (1 − γ^h), several times the largest return.
 """
 
 from __future__ import annotations
@@ -32,13 +38,15 @@ from genpolicy.values.offline import chunk_transitions, propose
 
 @dataclass(frozen=True)
 class CalQLConfig:
-    """Hyperparameters; the defaults are those of V-GPS.
+    """Hyperparameters; defaults are tuned for tasks with a single reward of 1, on two cores.
 
     Attributes:
         value: Shape of the value function.
         gamma: Discount per control step.
-        alpha: Weight of the conservative term.
-        temperature: Temperature of its logsumexp.
+        alpha: Weight of the conservative term, relative to the scale of returns: the paper's 5
+            belongs to returns of a hundred and more (rewards times 10 at γ = 0.99). Here it would
+            lift Q by several times the largest return and drown the differences between samples.
+        temperature: Temperature of its logsumexp, in units of return.
         random_actions: Uniform chunks per state in the conservative term.
         policy_actions: The policy's samples per state, there and in the target's maximum.
         lr: Adam learning rate.
@@ -47,13 +55,13 @@ class CalQLConfig:
     """
 
     value: ValueConfig = field(default_factory=ValueConfig)
-    gamma: float = 0.98
-    alpha: float = 5.0
-    temperature: float = 1.0
+    gamma: float = 0.99
+    alpha: float = 0.05
+    temperature: float = 0.1
     random_actions: int = 4
     policy_actions: int = 4
-    lr: float = 3e-4
-    tau: float = 0.005
+    lr: float = 1e-3
+    tau: float = 0.02
     batch_size: int = 256
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ class ValueConfig:
         pessimism: k of the score mean − k·std over the members.
     """
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     members: int = 5
     pessimism: float = 1.0
 
