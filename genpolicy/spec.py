@@ -73,8 +73,8 @@ class TaskSpec:
     control_mode: str
     control_hz: float
     max_episode_steps: int
-    control: dict[str, float] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    control: dict[str, float] = field(default_factory=dict[str, float])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def obs_dim(self) -> int:

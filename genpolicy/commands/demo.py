@@ -29,7 +29,7 @@ from genpolicy.spec import GenpolicyError
 TASK = "lift"
 # While learning, policies are compared in other initial states than those of the report: the
 # best of many checkpoints is too good on the states that it was chosen by.
-SELECTION_SEED0 = 500_000
+SELECTION_SEED0 = 500
 
 
 def run(config: Demo, invocation: Invocation) -> Path:

@@ -27,5 +27,5 @@ def build_policy(config: Mapping[str, Any], spec: PolicySpec) -> DiffusionPolicy
     known = {field.name for field in fields(config_class)}
     if unknown := sorted(set(entries) - known):
         raise GenpolicyError(f"policy has unknown keys {unknown}; known are {sorted(known)}")
-    entries = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
-    return policy_class(spec, config_class(**entries))
+    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+    return policy_class(spec, config_class(**typed))

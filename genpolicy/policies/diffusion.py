@@ -71,6 +71,9 @@ class DiffusionPolicy(nn.Module):
     """
 
     name = "diffusion"
+    bars: Tensor  # ᾱ [K]
+    action_low: Tensor  # [Da]
+    action_high: Tensor  # [Da]
 
     def __init__(self, spec: PolicySpec, config: DiffusionConfig | None = None) -> None:
         super().__init__()
@@ -132,7 +135,7 @@ class DiffusionPolicy(nn.Module):
         none after the last step. Otherwise the exploring chain, which draws at every step.
         """
         chunk = (batch, num_samples, self.spec.chunk, self.spec.task.action.dim)
-        spec = {"noise": chunk}
+        spec: dict[str, tuple[int, ...]] = {"noise": chunk}
         steps = self.config.sample_steps
         if not deterministic:
             spec["step_noise"] = (steps, *chunk)

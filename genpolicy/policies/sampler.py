@@ -13,7 +13,7 @@ stochastic DDIM that DPPO fine-tunes (section A4 of its appendix).
 from __future__ import annotations
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from genpolicy.spec import GenpolicyError
