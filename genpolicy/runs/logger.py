@@ -107,7 +107,11 @@ class Logger:
     def close(self) -> None:
         """Flush and end the W&B run."""
         if self._run is not None:
+            import wandb
+
             self._run.finish()
+            # Offline, finish returns before W&B's own process has written the last rows.
+            wandb.teardown()
             self._run = None
 
 
