@@ -3,9 +3,9 @@
     genpolicy demo run_dir=runs/demo
     python benchmarks/lift_seeds.py runs/demo --out benchmarks/lift_dppo
 
-Runs ``genpolicy finetune experiment=lift_dppo`` once per seed (a run that is finished is kept),
-evaluates each with 300 episodes from seed 1000 beside the demo's own evaluations of the base, and
-writes OUT.json (success with Wilson 95 % intervals, env steps, seconds), OUT.csv (learning
+Seed 0 is the demo's own fine-tuning; the other seeds run the same command from the same base (a run
+that is finished is kept) and are evaluated as the demo evaluates, with 300 episodes from seed 1000.
+Writes OUT.json (success with Wilson 95 % intervals, env steps, seconds), OUT.csv (learning
 curves) and OUT.png. Which checkpoint counts is decided on seeds 500 to 699, never on these.
 """
 
@@ -35,19 +35,25 @@ def genpolicy(*arguments: str) -> None:
 
 def finetune(base: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Train and evaluate one seed."""
-    if not (folder / "result/eval.json").exists():
+    result = folder.with_name(folder.name + "_eval")
+    if not result.exists():
         genpolicy(
             "finetune", "experiment=lift_dppo", f"init={base}", f"run_dir={folder}",
-            f"seed={seed}", f"seed0={SELECTION_SEED0}",
+            f"seed={seed}", f"seed0={SELECTION_SEED0}", "stop_at=0.96",
         )  # fmt: skip
         genpolicy(
             "eval", f"checkpoint={folder}", f"episodes={EPISODES}", f"seed0={SEED0}",
-            f"run_dir={folder}/result", "videos=0",
+            f"run_dir={result}", "videos=0",
         )  # fmt: skip
+    return summary(seed, folder, result)
+
+
+def summary(seed: int, folder: Path, result: Path) -> dict[str, Any]:
+    """Success of a finished run, and what it took."""
     last = curve(folder)[-1]
     return {
         "seed": seed,
-        **interval(folder / "result/eval.json"),
+        **interval(result / "eval.json"),
         "env_steps": int(float(last["step/env"])),
         "wall_s": round(float(last["step/wall_s"]), 1),
     }
@@ -93,14 +99,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demo", type=Path, help="run folder of a finished genpolicy demo")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="besides the demo's")
     args = parser.parse_args()
     base = args.demo / "pretrain/checkpoints/last"
-    folders = {seed: args.demo / f"seeds/{seed}" for seed in args.seeds}
-    runs = [finetune(base, folder, seed) for seed, folder in folders.items()]
+    own = {0: args.demo / "finetune"}
+    others = {seed: args.demo / f"seeds/{seed}" for seed in args.seeds}
+    runs = [summary(0, own[0], args.demo / "finetuned")]
+    runs += [finetune(base, folder, seed) for seed, folder in others.items()]
     stages = ("pretrained", "reference", "pretrained_reranked")
     baseline = {stage: interval(args.demo / stage / "eval.json") for stage in stages}
-    write_curves(folders, args.out, baseline["pretrained"]["success_rate"])
+    write_curves(own | others, args.out, baseline["pretrained"]["success_rate"])
     result = {"baselines": baseline, "dppo": runs, "machine": describe()}
     args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
