@@ -68,10 +68,11 @@ def run(
             return
         i = ids[ticket]
         _load(report, i, mj)
+        pos, rot, rest = command.pos[i], command.rot[i], command.rest[i]
         mj.ctrl[:] = command.ctrl[i]
         for _ in range(substeps):
             mj_step1(worker.model, worker.data)
-            torques(arm, mj, command.pos[i], command.rot[i], command.rest[i], work)
+            torques(arm, mj, pos, rot, rest, work)
             for j in range(arm.joint.shape[0]):
                 torque = min(max(work.torque[j], arm.low[j]), arm.high[j])
                 mj.ctrl[arm.actuator[j]] = torque

@@ -80,7 +80,7 @@ def delta_to_goal(
 # What the controller knows of one arm: indices (base to tip), torque limits, gains.
 Arm = namedtuple("Arm", "joint qadr dof actuator low high mass_index site kp kd null_kp null_kd")
 # What it computes with, so that nothing is allocated per substep.
-Workspace = namedtuple("Workspace", "M L Jt Y A part force Ju u torque")
+Workspace = namedtuple("Workspace", "M Jt K force u torque")
 
 
 def describe_arm(
@@ -135,12 +135,8 @@ def workspace(dof: int) -> Workspace:
     """Memory for ``torques`` of an arm with ``dof`` joints."""
     return Workspace(
         np.empty((dof, dof)),
-        np.empty((dof, dof)),
         np.empty((dof, 6)),
-        np.empty((dof, 6)),
-        np.empty((6, 6)),
-        np.empty((3, 3)),
-        np.empty(6),
+        np.zeros((dof + 6, (dof + 14) // 8 * 8)),  # dof + 7 columns, in whole vector registers
         np.empty(6),
         np.empty(dof),
         np.empty(dof),
@@ -158,21 +154,19 @@ def torques(
     """
     n = arm.joint.shape[0]
     pos, rot = mj.site_xpos[arm.site], mj.site_xmat[arm.site]
-    _jacobian(arm, pos, mj, work.Jt)
+    _jacobian(arm, mj, work.Jt)
     _pose_error(pos, rot, goal_pos, goal_rot, work.force)
     for i in range(n):
         work.u[i] = arm.null_kp * (rest[i] - mj.qpos[arm.qadr[i]])
         work.u[i] -= arm.null_kd * mj.qvel[arm.dof[i]]
         for j in range(n):
-            work.M[i, j] = work.L[i, j] = mj.M[arm.mass_index[i, j]]
+            work.M[i, j] = mj.M[arm.mass_index[i, j]]
     for i in range(6):
-        twist = Ju = 0.0
+        twist = 0.0
         for j in range(n):
             twist += work.Jt[j, i] * mj.qvel[arm.dof[j]]
-            Ju += work.Jt[j, i] * work.u[j]
         work.force[i] = arm.kp * work.force[i] - arm.kd * twist
-        work.Ju[i] = Ju
-    _wrench(work)
+    _wrench(work, n)
     for i in range(n):
         torque = mj.qfrc_bias[arm.dof[i]]
         for j in range(n):
@@ -183,15 +177,16 @@ def torques(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _jacobian(arm: Arm, pos: Array, mj: Fields, Jt: Array) -> None:
-    """Transposed Jacobian ``[dof, 6]`` of the point ``pos``: rows (axis × lever, axis)."""
-    for j in range(arm.joint.shape[0]):
-        a, c = mj.xaxis[arm.joint[j]], mj.xanchor[arm.joint[j]]
-        x, y, z = pos[0] - c[0], pos[1] - c[1], pos[2] - c[2]
-        Jt[j, 0] = a[1] * z - a[2] * y
-        Jt[j, 1] = a[2] * x - a[0] * z
-        Jt[j, 2] = a[0] * y - a[1] * x
-        Jt[j, 3], Jt[j, 4], Jt[j, 5] = a[0], a[1], a[2]
+def _jacobian(arm: Arm, mj: Fields, Jt: Array) -> None:
+    """Transposed Jacobian ``[dof, 6]`` of the arm's site: rows (axis × lever, axis)."""
+    for i in range(arm.joint.shape[0]):
+        j, s = arm.joint[i], arm.site
+        ax, ay, az = mj.xaxis[j, 0], mj.xaxis[j, 1], mj.xaxis[j, 2]
+        x = mj.site_xpos[s, 0] - mj.xanchor[j, 0]
+        y = mj.site_xpos[s, 1] - mj.xanchor[j, 1]
+        z = mj.site_xpos[s, 2] - mj.xanchor[j, 2]
+        Jt[i, 0], Jt[i, 1], Jt[i, 2] = ay * z - az * y, az * x - ax * z, ax * y - ay * x
+        Jt[i, 3], Jt[i, 4], Jt[i, 5] = ax, ay, az
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -207,66 +202,55 @@ def _pose_error(pos: Array, rot: Array, goal_pos: Array, goal_rot: Array, error:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _wrench(work: Workspace) -> None:
-    """Overwrite ``work.force [6]`` with (Λ_pos F, Λ_rot τ) − Λ J u."""
-    A, part, Y = work.A, work.part, work.Y
-    _factor(work.L)  # M = L L'
-    Y[:] = work.Jt
-    _forward(work.L, Y)  # Y = L⁻¹ J'
-    for i in range(6):
-        for j in range(i + 1):
-            entry = 0.0
-            for k in range(Y.shape[0]):
-                entry += Y[k, i] * Y[k, j]
-            A[i, j] = entry  # A = Y' Y = Λ⁻¹, lower triangle
-    for start in (0, 3):
-        for i in range(3):
-            for j in range(i + 1):
-                part[i, j] = A[start + i, start + j]
-        _solve(part, work.force[start : start + 3])
-    _solve(A, work.Ju)
-    for i in range(6):
-        work.force[i] -= work.Ju[i]
+def _wrench(work: Workspace, n: int) -> None:
+    """Overwrite ``work.force [6]`` with (Λ_pos F, Λ_rot τ) − Λ J u.
 
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _factor(A: Array) -> None:
-    """Cholesky factor of the symmetric ``A [n, n]``, from and into its lower triangle.
-
-    The diagonal holds the reciprocals, as all that follows divides by it.
+    K = [[M, J'], [J, 0]] and the right-hand side (0, −J u) in column n + 6. Eliminating M leaves
+    −J M⁻¹ J' = −Λ⁻¹ in the lower block, eliminating that the solution Λ J u.
     """
-    n = A.shape[0]
-    for j in range(n):
-        for i in range(j, n):
-            rest = A[i, j]
-            for k in range(j):
-                rest -= A[i, k] * A[j, k]
-            A[i, j] = 1.0 / np.sqrt(rest) if i == j else rest * A[j, j]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _forward(L: Array, B: Array) -> None:
-    """Overwrite ``B [n, m]`` with L⁻¹ B."""
-    for c in range(B.shape[1]):
-        for i in range(L.shape[0]):
-            rest = B[i, c]
-            for k in range(i):
-                rest -= L[i, k] * B[k, c]
-            B[i, c] = rest * L[i, i]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _solve(A: Array, b: Array) -> None:
-    """Overwrite ``b [n]`` with A⁻¹ b, and symmetric ``A`` (lower triangle) with its factor."""
-    n = b.shape[0]
-    _factor(A)
+    K = work.K
     for i in range(n):
-        rest = b[i]
-        for k in range(i):
-            rest -= A[i, k] * b[k]
-        b[i] = rest * A[i, i]
-    for i in range(n - 1, -1, -1):
-        rest = b[i]
-        for k in range(i + 1, n):
-            rest -= A[k, i] * b[k]
-        b[i] = rest * A[i, i]
+        for j in range(n):
+            K[i, j] = work.M[i, j]
+        for j in range(6):
+            K[i, n + j] = K[n + j, i] = work.Jt[i, j]
+        K[i, n + 6] = 0.0
+    for i in range(6):
+        Ju = 0.0
+        for j in range(n):
+            Ju += work.Jt[j, i] * work.u[j]
+        K[n + i, n + 6] = -Ju
+        for j in range(6):
+            K[n + i, n + j] = 0.0
+    _eliminate(K, 0, n, False)
+    _solve3(K, n, work.force, 0)
+    _solve3(K, n + 3, work.force, 3)
+    _eliminate(K, n, n + 6, True)
+    for i in range(6):
+        work.force[i] -= K[n + i, n + 6] / K[n + i, n + i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _eliminate(K: Array, first: int, last: int, above: bool) -> None:
+    """Eliminate unknowns ``first`` to ``last`` from the rows below (and ``above``), in place."""
+    for k in range(first, last):
+        inverse = 1.0 / K[k, k]
+        for i in range(first if above else k + 1, K.shape[0]):
+            if i != k:
+                factor = inverse * K[i, k]
+                for c in range(K.shape[1]):
+                    K[i, c] -= factor * K[k, c]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _solve3(K: Array, at: int, b: Array, first: int) -> None:
+    """Overwrite three values of ``b`` with −A⁻¹ b, A the symmetric 3 × 3 block of K at ``at``."""
+    xx, xy, xz = K[at, at], K[at, at + 1], K[at, at + 2]
+    yy, yz, zz = K[at + 1, at + 1], K[at + 1, at + 2], K[at + 2, at + 2]
+    cxx, cxy, cxz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    cyy, cyz, czz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    scale = -1.0 / (xx * cxx + xy * cxy + xz * cxz)
+    x, y, z = b[first], b[first + 1], b[first + 2]
+    b[first] = scale * (cxx * x + cxy * y + cxz * z)
+    b[first + 1] = scale * (cxy * x + cyy * y + cyz * z)
+    b[first + 2] = scale * (cxz * x + cyz * y + czz * z)
