@@ -33,7 +33,7 @@ from genpolicy.finetune.rollout import Rollout
 from genpolicy.interfaces import Metrics
 from genpolicy.policies.diffusion import DiffusionPolicy
 from genpolicy.policies.nets.mlp import ResidualMLP
-from genpolicy.runs import distributed
+from genpolicy.runs import distributed, seeding
 from genpolicy.runs.environment import fast_bf16
 from genpolicy.spec import GenpolicyError, VecEnv
 
@@ -146,7 +146,7 @@ class DPPO:
         self.actor_opt = torch.optim.AdamW(self.policy.net.parameters(), c.actor_lr, **fused)
         self.critic_opt = torch.optim.AdamW(self.critic.parameters(), c.critic_lr, **fused)
         self.rollout = Rollout(env, self.policy.normalizer, c.rollout_steps, obs_dim)
-        self.rollout.reset(seed + rank * env.num_envs)
+        self.rollout.reset(seeding.env_seed(seed, "train", rank, env.num_envs))
         chain = (c.rollout_steps, env.num_envs, c.tuned_steps + 1, self.policy.chunk_dim)
         self.chains = torch.zeros(chain, device=device)
         self.scaler = RewardScaler(env.num_envs, c.gamma)
