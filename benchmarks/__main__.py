@@ -1,0 +1,27 @@
+"""Every micro-benchmark, one after the other; results land beside the scripts.
+
+    make bench
+
+Minutes on a quiet machine. The learning results (``lift_seeds.py``) take longer and are run by hand.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCRIPTS = ("lift_sim", "dppo_update", "onnx", "control_loop")
+
+
+def main() -> None:
+    """Run them all; stop at the first that fails."""
+    for name in SCRIPTS:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, HERE / f"bench_{name}.py", "--json", HERE / f"{name}.json"]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
