@@ -1,6 +1,6 @@
 """How fast batched Lift is, against the physics alone and against robosuite.
 
-    python benchmarks/bench_lift_sim.py --json benchmarks/results/lift_sim.json
+    python benchmarks/bench_lift_sim.py --json benchmarks/lift_sim.json
 
 Three measurements, interleaved, on as many threads or processes as there are cores:
 
