@@ -104,10 +104,10 @@ def main() -> None:
     base = args.demo / "pretrain/checkpoints/last"
     own = {0: args.demo / "finetune"}
     others = {seed: args.demo / f"seeds/{seed}" for seed in args.seeds}
-    runs = [summary(0, own[0], args.demo / "finetuned")]
+    runs = [summary(0, own[0], args.demo / "eval_finetuned")]
     runs += [finetune(base, folder, seed) for seed, folder in others.items()]
     stages = ("pretrained", "reference", "pretrained_reranked")
-    baseline = {stage: interval(args.demo / stage / "eval.json") for stage in stages}
+    baseline = {stage: interval(args.demo / f"eval_{stage}" / "eval.json") for stage in stages}
     write_curves(own | others, args.out, baseline["pretrained"]["success_rate"])
     result = {"baselines": baseline, "dppo": runs, "machine": describe()}
     args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
