@@ -2,7 +2,7 @@
 
     make bench
 
-Minutes on a quiet machine. The learning results (``lift_seeds.py``) take longer and are run by hand.
+Minutes on a quiet machine. The learning results (``lift_seeds.py``) take longer: run them by hand.
 """
 
 from __future__ import annotations
