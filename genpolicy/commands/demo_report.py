@@ -31,9 +31,9 @@ def write_report(root: Path, stages: Sequence[Stage], settings: dict[str, Any]) 
     """Write both files; report.json last."""
     say("Writing the report")
     finished = [
-        Finished(stage.name, stage.title, stage.shell, stage.result["seconds"])
+        Finished(stage.name, stage.title, result["command"], result["seconds"])
         for stage in stages
-        if stage.result is not None
+        if (result := stage.result) is not None
     ]
     report = summarise(root, finished, settings)
     write_page(root / "report.html", report, _material(root, report["task"], settings))

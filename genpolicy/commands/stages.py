@@ -158,7 +158,8 @@ def quoted(path: Path) -> str:
     text = str(path)
     if re.fullmatch(r"[\w/.-]+", text, re.ASCII):
         return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # Backslashes are literal, except before a quote.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + (m[2] and "\\'"), text)
     return f"'{escaped}'"
 
 

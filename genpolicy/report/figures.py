@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from genpolicy.evaluate.statistics import wilson
@@ -170,6 +170,8 @@ def latency_histogram(values_us: Array, name: str, xlabel: str, limit_us: float)
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_ylim(0.7)
+        few = edges[-1] / edges[0] < 300  # decades alone would label one tick
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _duration(v)))
         ax.minorticks_off()
         ax.grid(color=GRID, axis="y")

@@ -23,7 +23,11 @@ LABELS = {
     "reranked": "… fine-tuned, with V-GPS",
     "deployed": "ONNX, robot in real time",
 }
-SIGNIFICANT = 0.05
+COMPARISONS = {
+    ("pretrained", "finetuned"): "imitation → fine-tuned by DPPO",
+    ("pretrained", "pretrained_reranked"): "imitation → imitation with V-GPS",
+    ("finetuned", "reranked"): "fine-tuned → fine-tuned with V-GPS",
+}
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,11 @@ def _success(report: Mapping[str, Any]) -> dict[str, str]:
     return {
         "fig_stages": figures.success_by_stage(shown, LABELS),
         "table_stages": table(
-            ["stage", "success", "95 % interval", "episodes", "from seed"],
-            [
-                [LABELS[s["name"]], _rate(s), _interval(s), _episodes(s, ""), s["seed0"]]
-                for s in shown
-            ],
+            ["stage", "success", "95 % interval", "episodes"],
+            [[LABELS[s["name"]], _rate(s), _interval(s), _episodes(s, "")] for s in shown],
         ),
-        "selection": f"from {report['training']['seed0']:,}",
+        "seed0": str(shown[0]["seed0"]),
+        "selection": str(report["training"]["seed0"]),
         "table_comparisons": table(
             ["", "difference", "95 % interval", "only then solved", "no longer solved", "p"],
             [_comparison(i, c) for i, c in enumerate(report["comparisons"])],
@@ -127,7 +129,7 @@ def _comparison(i: int, test: Mapping[str, Any]) -> list[str]:
     points = {k: f"{100 * test[k]:+.1f}" for k in ("difference", "lo", "hi")}
     p = "&lt; 0.0001" if test["p_value"] < 1e-4 else f"{test['p_value']:.4f}"
     return [
-        f"{LABELS[test['first']].removeprefix('… ')} → {LABELS[test['second']].removeprefix('… ')}",
+        COMPARISONS[test["first"], test["second"]],
         number(test["difference"], f"{points['difference']} points", f"{key}.difference"),
         f"{points['lo']} to {points['hi']}",
         number(test["gained"], str(test["gained"]), f"{key}.gained"),
@@ -189,9 +191,9 @@ def _behaviour(report: Mapping[str, Any], material: Material) -> dict[str, str]:
     return {
         "fig_chunks": figures.chunk_paths(chunks["paths"], titles),
         "caption_chunks": f"{samples} chunks sampled in one initial state (seed "
-        f"{chunks['seed']}), as commanded displacement of the gripper, with the same draws "
-        "before and after. The expert goes round the cube by either side, so imitation is "
-        "bimodal. Shown is the state where the base is most undecided.",
+        f"{chunks['seed']}), as commanded displacement of the gripper seen from the front, with "
+        "the same draws before and after. The expert goes round the cube by either side, so "
+        "imitation is bimodal. Shown is the state where the base is most undecided.",
         "fig_value": figures.value_and_outcome(scores["scores"], scores["success"]),
         "caption_value": "What the value function says of the first chunk of every evaluated "
         "episode of the pretrained policy, and how the episode ended (ticks: single episodes; "
@@ -245,7 +247,7 @@ def _deployment(report: Mapping[str, Any], material: Material) -> dict[str, str]
 
 def _reproduction(report: Mapping[str, Any]) -> dict[str, str]:
     hardware, git = report["hardware"], report["hardware"]["git"]
-    commit = git.get("commit", "not a checkout") + (" (modified)" if git.get("dirty") else "")
+    commit = git.get("commit", "not a checkout")[:14] + (" (modified)" if git.get("dirty") else "")
     facts = {
         "processor": f"{hardware['cpu']}, {hardware['cores']} cores",
         "GPU": ", ".join(hardware["gpus"]) or "none",
