@@ -1,5 +1,8 @@
 """N scenes with an arm and a gripper, stepped by compiled threads: goals in, state out."""
 
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import os
@@ -97,21 +100,21 @@ def start(
 
 
 @njit(nogil=True, cache=True)
-def _load(report: Report, i: int, mj: Fields) -> None:
+def _load(report: Report, i: Any, mj: Fields) -> None:
     mj.qpos[:] = report.qpos[i]
     mj.qvel[:] = report.qvel[i]
     mj.qacc_warmstart[:] = report.qacc_warmstart[i]
 
 
 @njit(nogil=True, cache=True)
-def _report_poses(report: Report, i: int, mj: Fields) -> None:
+def _report_poses(report: Report, i: Any, mj: Fields) -> None:
     report.xpos[i] = mj.xpos
     report.xquat[i] = mj.xquat
     report.site_xpos[i] = mj.site_xpos
 
 
 @njit(nogil=True, cache=True)
-def _report_state(report: Report, i: int, mj: Fields, site: int) -> None:
+def _report_state(report: Report, i: Any, mj: Fields, site: int) -> None:
     report.qpos[i] = mj.qpos
     report.qvel[i] = mj.qvel
     report.qacc_warmstart[i] = mj.qacc_warmstart

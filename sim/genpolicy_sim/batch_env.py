@@ -31,7 +31,7 @@ class BatchSim(Protocol):
     num_envs: int
     draw_dim: int
 
-    def draw(self, rng: np.random.Generator, count: int) -> Array:
+    def draw(self, rng: np.random.Generator, count: int, /) -> Array:
         """Random numbers ``[count, draw_dim]`` that encode ``count`` initial states."""
         ...
 

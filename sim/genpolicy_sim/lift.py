@@ -1,5 +1,8 @@
 """Panda Lift: raise a cube from a table (robosuite's scene, controller, success and reset)."""
 
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from functools import cache, partial

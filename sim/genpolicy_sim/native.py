@@ -3,6 +3,9 @@
 numba, which robosuite brings, compiles the callers.
 """
 
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import ctypes
@@ -12,7 +15,7 @@ from typing import Any
 import llvmlite.binding
 import mujoco
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -36,8 +39,7 @@ mj_step1, mj_step2 = _external("mj_step1"), _external("mj_step2")
 mj_forward, mj_kinematics = _external("mj_forward"), _external("mj_kinematics")
 
 
-@intrinsic
-def _pointer(context: Any, address: Any) -> Any:
+def _pointer_in_llvm(context: Any, address: Any) -> Any:
     """An address as ``double*``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -46,8 +48,7 @@ def _pointer(context: Any, address: Any) -> Any:
     return types.CPointer(types.float64)(types.intp), codegen
 
 
-@intrinsic
-def take_ticket(context: Any, counter: Any) -> Any:
+def _take_ticket_in_llvm(context: Any, counter: Any) -> Any:
     """Atomically read and increment the integer at address ``counter``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -56,6 +57,10 @@ def take_ticket(context: Any, counter: Any) -> Any:
         return builder.atomic_rmw("add", place, integer(1), "monotonic")
 
     return types.intp(types.intp), codegen
+
+
+_pointer: Any = intrinsic(_pointer_in_llvm)
+take_ticket: Any = intrinsic(_take_ticket_in_llvm)
 
 
 @njit(nogil=True, cache=True)

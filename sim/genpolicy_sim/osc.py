@@ -1,15 +1,19 @@
-"""Operational-space control of an arm's end effector, for N simulations at once.
+"""Operational-space control of an arm's end effector.
 
 Khatib, "A unified approach for motion and force control of robot manipulators" (1987), as
 robosuite's OSC_POSE: position and orientation decoupled, gravity compensated, redundancy resolved
 towards a rest posture. A control step is
 
-    goal = delta_to_goal(action, achieved pose, ...)      once, when the action arrives
-    ctrl = controller.torques(goal, ...); mj_step         every 2 ms until the next action
+    goal = delta_to_goal(action, achieved pose, ...)   for all simulations, when actions arrive
+    mj_step1; torques(goal, ...); mj_step2             in each, every 2 ms until the next action
 
 The goal is absolute. Whoever sends the robot absolute goals (a real-time process, say) enters at
-the second line and gets the same dynamics.
+the second line (``ArmSim.set_goal``, ``ArmSim.substep``) and gets the same dynamics. That line is
+compiled: as NumPy calls over all simulations the controller took as long as the physics.
 """
+
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Offscreen pictures of simulation states, on machines without a screen."""
 
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import importlib
@@ -148,11 +151,11 @@ def render(
     sim = getattr(source, "sim", source)
     model = sim if isinstance(sim, mujoco.MjModel) else sim.model
     whole = View(tuple(model.stat.center), 1.5 * model.stat.extent, 135.0, -30.0)
-    camera = camera or getattr(sim, "camera", whole)
+    view: str | View = camera or getattr(sim, "camera", whole)
     names = [model.camera(i).name for i in range(model.ncam)]
-    if isinstance(camera, str) and camera not in names:
-        raise GenpolicyError(f"camera {camera!r} does not exist: choose one of {', '.join(names)}")
+    if isinstance(view, str) and view not in names:
+        raise GenpolicyError(f"camera {view!r} does not exist: choose one of {', '.join(names)}")
     states = np.asarray(qpos, np.float64)
     with Renderer(model, width, height) as renderer:
-        pictures = [renderer.render(state, camera) for state in np.atleast_2d(states)]
+        pictures = [renderer.render(state, view) for state in np.atleast_2d(states)]
     return pictures[0] if states.ndim == 1 else np.stack(pictures)

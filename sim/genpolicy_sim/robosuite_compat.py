@@ -5,6 +5,9 @@ robosuite (never one of MuJoCo's, which other code in the process may use) and s
 Import robosuite through ``load`` only.
 """
 
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import importlib

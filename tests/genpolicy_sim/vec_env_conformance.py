@@ -111,12 +111,15 @@ def check_truncation_and_auto_reset(make, max_episode_steps):
 
 
 def check_inactive_environments_rest(make):
-    env = make(3)
+    env, busy = make(3, history=2), make(3, history=2)
     env.reset(6)
     start = env.step(random_actions(env, 1))
     before = env.get_state()
     active = np.array([False, True, False])
     result = env.step(random_actions(env, 2), active=active)
+    busy.set_state(before)
+    for key, value in busy.step(random_actions(env, 2)).obs.items():
+        np.testing.assert_array_equal(value[active], result.obs[key][active], err_msg=key)
     np.testing.assert_array_equal(result.steps, [0, 2, 0])
     after = env.get_state()
     for key in before:
@@ -124,7 +127,7 @@ def check_inactive_environments_rest(make):
     for key, value in result.obs.items():
         np.testing.assert_array_equal(value[~active], start.obs[key][~active])
     assert not np.array_equal(before["qpos"][active], after["qpos"][active])
-    env.close()
+    env.close(), busy.close()
 
 
 def check_exact_resume(make):
