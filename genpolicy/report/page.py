@@ -84,7 +84,7 @@ def _headline(report: Mapping[str, Any]) -> dict[str, str]:
         f"simulation, and with V-GPS choosing among {report['settings']['num_samples']} of its "
         f"samples, it succeeds in {_rate(after)}. It runs as one ONNX file at "
         f"{deploy['control_hz']:g} Hz with {_missed(deploy)} missed deadlines in "
-        f"{number(deploy['ticks'], ticks, 'deploy.ticks')} ticks."
+        f"{number(deploy['ticks'], ticks, 'deploy.ticks')} ticks of its loop."
     )
     cards = [
         card(_rate(stage["finetuned"]), "fine-tuned, without re-ranking"),
