@@ -1,10 +1,13 @@
 """The whole demo with tiny settings: every stage, the real-time robot included, and the report."""
 
 import pytest
+from genpolicy_deploy.graph import Graph
 
 from genpolicy.cli import main
 from genpolicy.commands.demo import TASK
 from genpolicy.runs.files import read_json
+
+pytestmark = pytest.mark.timeout(900)  # a robot in real time, whatever else the machine does
 
 STAGES = {"pretrained", "reference", "pretrained_reranked", "finetuned", "reranked", "deployed"}
 
@@ -36,8 +39,6 @@ def test_the_controller_does_what_the_checkpoints_do(demo):
 
 
 def test_the_contract_quotes_the_evaluation_of_what_it_executes(demo):
-    from genpolicy_deploy.graph import Graph
-
     contract = Graph(demo / "controller.onnx").contract
     stages = {s["name"]: s for s in read_json(demo / "report.json")["stages"]}
     quoted = {"name": "reranked", **contract.evaluation}
