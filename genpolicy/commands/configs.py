@@ -193,7 +193,7 @@ class Value(Training):
         task: The task (group) in which the re-ranked policy is evaluated; null for no evaluation.
     """
 
-    iterations: int = 10000
+    iterations: int = 1000
     log_every: int = 100
     checkpoint: str = MISSING
     num_samples: int = 10
