@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 from genpolicy.spec import GenpolicyError
@@ -89,12 +88,12 @@ def bf16() -> Check:
     """Whether bfloat16 is computed in hardware, on the CPU or the GPU."""
     import torch
 
-    flags = set(re.findall(r"\b(amx_bf16|avx512_bf16)\b", _read("/proc/cpuinfo")))
-    if torch.cuda.is_available():
-        return Check("bf16", f"GPU {torch.cuda.get_device_name(0)}, CPU {sorted(flags) or 'no'}")
-    if flags:
-        return Check("bf16", f"CPU has {', '.join(sorted(flags))}: algo.bf16=true pays")
-    return Check("bf16", "not in hardware here: leave algo.bf16=false")
+    from genpolicy.runs.environment import fast_bf16
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if fast_bf16(device):
+        return Check("bf16", f"{device} has it in hardware: DPPO uses it (algo.bf16=null)")
+    return Check("bf16", f"{device} has it not in hardware: DPPO stays with float32")
 
 
 def simulator() -> Check:
@@ -140,13 +139,6 @@ def monitor() -> Check:
     mode = wandb_mode("auto")
     found = {"offline": "no key: runs are logged offline, `wandb sync` sends them later"}
     return Check("wandb", found.get(mode, mode))
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
