@@ -64,6 +64,7 @@ class TaskSpec:
     ``control`` holds the parameters by which ``control_mode`` turns an action into an absolute
     target (for ``osc_pose_delta``: ``position_scale`` in m, ``rotation_scale`` in rad,
     ``gripper_speed`` per control step). ``versions`` names the simulator builds behind the data.
+    ``score`` is what episodes of it are judged by, ``success`` or ``return``.
     """
 
     task: str
@@ -75,6 +76,12 @@ class TaskSpec:
     max_episode_steps: int
     control: dict[str, float] = field(default_factory=dict[str, float])
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    score: str = "success"
+
+    def __post_init__(self) -> None:
+        """Refuse a score that nothing computes."""
+        if self.score not in ("success", "return"):
+            raise GenpolicyError(f"task spec: score={self.score!r} must be success or return")
 
     @property
     def obs_dim(self) -> int:
@@ -97,6 +104,7 @@ class TaskSpec:
                 max_episode_steps=int(data["max_episode_steps"]),
                 control=dict(data["control"]),
                 versions=dict(data["versions"]),
+                score=data.get("score", "success"),  # files from before there was a choice
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise GenpolicyError(f"task spec: missing or malformed entry {error}") from error
