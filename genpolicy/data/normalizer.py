@@ -7,8 +7,10 @@ cannot be run with the wrong ones or, worse, without any.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genpolicy.spec import GenpolicyError, TaskSpec
@@ -36,9 +38,13 @@ class Normalizer(nn.Module):
         super().__init__()
         self.keys = [feature.name for feature in task.observations]
         self.dims = [feature.dim for feature in task.observations]
-        for name, dim in (("obs", task.obs_dim), ("action", task.action.dim)):
-            self.register_buffer(f"{name}_mid", torch.zeros(dim))
-            self.register_buffer(f"{name}_scale", torch.ones(dim))
+        self.register_buffer("obs_mid", torch.zeros(task.obs_dim))
+        self.register_buffer("obs_scale", torch.ones(task.obs_dim))
+        # Without data the whole range of the actuators is [-1, 1].
+        low, high = (torch.tensor(bound).float() for bound in (task.action.low, task.action.high))
+        bounded = (high - low).isfinite()
+        self.register_buffer("action_mid", torch.where(bounded, (low + high) / 2, 0.0))
+        self.register_buffer("action_scale", torch.where(bounded, (high - low) / 2, 1.0))
 
     @classmethod
     def fit(cls, task: TaskSpec, obs: Mapping[str, Tensor], actions: Tensor) -> Normalizer:
@@ -64,9 +70,17 @@ class Normalizer(nn.Module):
 
     def obs(self, obs: Mapping[str, Tensor]) -> Tensor:
         """``{name: [B, To, ...]}`` in task units to one normalised row ``[B, To * D]``."""
-        flat = torch.cat([obs[key].flatten(2) for key in self.keys], dim=-1)  # [B, To, D]
-        scaled = (flat - self.obs_mid) / self.obs_scale
+        scaled = (self.flatten(obs) - self.obs_mid) / self.obs_scale
         return scaled.clamp(-OBS_CLIP, OBS_CLIP).flatten(1)
+
+    def flatten(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """``{name: [B, To, ...]}`` to ``[B, To, D]``, still in task units."""
+        return torch.cat([obs[key].flatten(2) for key in self.keys], dim=-1)
+
+    def set_obs(self, mid: NDArray[Any], scale: NDArray[Any]) -> None:
+        """Use these statistics ``[D]`` of the observations: RL from scratch has no data to fit."""
+        self.obs_mid.copy_(torch.as_tensor(mid))
+        self.obs_scale.copy_(torch.as_tensor(scale))
 
     def action(self, actions: Tensor) -> Tensor:
         """``[..., Da]`` in task units to [-1, 1]."""

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from genpolicy.policies.base import ChunkPolicy
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+from genpolicy.policies.flow import FlowConfig, FlowPolicy
+from genpolicy.policies.gaussian import GaussianConfig, GaussianPolicy
 from genpolicy.spec import GenpolicyError, PolicySpec
 
 # A name, not an import path: a checkpoint can choose among these and run nothing else.
-POLICIES = {DiffusionPolicy.name: (DiffusionPolicy, DiffusionConfig)}
+POLICIES: dict[str, tuple[type[ChunkPolicy], type]] = {
+    DiffusionPolicy.name: (DiffusionPolicy, DiffusionConfig),
+    FlowPolicy.name: (FlowPolicy, FlowConfig),
+    GaussianPolicy.name: (GaussianPolicy, GaussianConfig),
+}
 
 
-def build_policy(config: Mapping[str, Any], spec: PolicySpec) -> DiffusionPolicy:
+def build_policy(config: Mapping[str, Any], spec: PolicySpec) -> ChunkPolicy:
     """A policy with fresh weights from ``policy.config_dict()`` (or the ``policy`` config group).
 
     Raises:

@@ -8,21 +8,19 @@ torch and in the exported controller.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from genpolicy.data.normalizer import Normalizer
 from genpolicy.interfaces import Batch, Noise
+from genpolicy.policies.base import ChunkPolicy
 from genpolicy.policies.nets.mlp import DenoisingMLP
 from genpolicy.policies.sampler import SamplerTable, alphas_cumprod
-from genpolicy.spec import GenpolicyError, Observation, PolicySpec
+from genpolicy.spec import GenpolicyError, PolicySpec
 
 # DPPO cuts every injected noise here, so that one draw cannot throw an arm across its workspace.
 NOISE_CLIP = 3.0
@@ -62,23 +60,21 @@ class Chain(NamedTuple):
     states: Tensor  # [B, K'+1, Tp * Da] normalised; the last K' transitions are the tuned ones
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(ChunkPolicy):
     """Denoises chunks ``[Tp, Da]`` conditioned on ``To`` observations.
 
-    ``net`` is the network that learns. While RL tunes only the last K' of S steps, ``frozen`` is
-    the pretrained network that executes the others. ``rng`` draws whatever noise is not given;
-    a training algorithm puts its own generator there, so that its checkpoint resumes exactly.
+    While RL tunes only the last K' of S steps, ``frozen`` is the pretrained network that executes
+    the others.
     """
 
     name = "diffusion"
+    net: DenoisingMLP
+    config: DiffusionConfig
     bars: Tensor  # ᾱ [K]
-    action_low: Tensor  # [Da]
-    action_high: Tensor  # [Da]
 
     def __init__(self, spec: PolicySpec, config: DiffusionConfig | None = None) -> None:
-        super().__init__()
-        self.spec = spec
-        self.config = config = config or DiffusionConfig()
+        config = config or DiffusionConfig()
+        super().__init__(spec, config)
         if not 0 <= config.tuned_steps <= config.sample_steps:
             raise GenpolicyError(
                 f"tuned_steps={config.tuned_steps} must lie in 0 .. "
@@ -86,12 +82,8 @@ class DiffusionPolicy(nn.Module):
             )
         if config.explore_std <= 0:
             raise GenpolicyError(f"explore_std={config.explore_std} must be positive")
-        self.rng = np.random.default_rng(0)
-        self.chunk_dim = spec.chunk * spec.task.action.dim
-        obs_dim = spec.obs_steps * spec.task.obs_dim
-        self.normalizer = Normalizer(spec.task)
         self.net = DenoisingMLP(
-            self.chunk_dim, obs_dim, config.hidden, config.time_dim, config.activation
+            self.chunk_dim, self.obs_dim, config.hidden, config.time_dim, config.activation
         )
         self.frozen: DenoisingMLP | None = None
         if 0 < config.tuned_steps < config.sample_steps:
@@ -101,21 +93,15 @@ class DiffusionPolicy(nn.Module):
             config.train_steps, config.sample_steps, config.explore_eta, config.explore_std
         )
         self.register_buffer("bars", alphas_cumprod(config.train_steps), persistent=False)
-        self.register_buffer("action_low", torch.tensor(spec.task.action.low), persistent=False)
-        self.register_buffer("action_high", torch.tensor(spec.task.action.high), persistent=False)
-
-    def config_dict(self) -> dict[str, Any]:
-        """Name and configuration: with the spec, all that rebuilding this policy needs."""
-        return {"name": self.name, **asdict(self.config), "hidden": list(self.config.hidden)}
 
     # ---- imitation -------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """ε-prediction error of ``{"obs": {name: [B, To, D]}, "actions": [B, Tp, Da]}``."""
-        actions = self.normalizer.action(batch["actions"]).flatten(1)  # [B, A]
+        actions = self.from_actions(batch["actions"])  # [B, A]
         t = torch.from_numpy(self.rng.integers(len(self.bars), size=len(actions)))
         t = t.to(actions.device)
-        eps = self._draw(tuple(actions.shape), actions.device)
+        eps = self._draw(tuple(actions.shape))
         bar = self.bars[t][:, None]
         x = bar.sqrt() * actions + (1 - bar).sqrt() * eps
         # Embedding the K distinct times and gathering is cheaper than embedding B of them.
@@ -134,37 +120,17 @@ class DiffusionPolicy(nn.Module):
         ``deterministic`` is the executed policy: it draws step noise only if ``eta`` > 0, and
         none after the last step. Otherwise the exploring chain, which draws at every step.
         """
-        chunk = (batch, num_samples, self.spec.chunk, self.spec.task.action.dim)
-        spec: dict[str, tuple[int, ...]] = {"noise": chunk}
-        steps = self.config.sample_steps
+        spec = super().noise_spec(batch, num_samples, deterministic)
+        chunk, steps = spec["noise"], self.config.sample_steps
         if not deterministic:
             spec["step_noise"] = (steps, *chunk)
         elif self.config.eta > 0 and steps > 1:
             spec["step_noise"] = (steps - 1, *chunk)
         return spec
 
-    def draw_noise(
-        self, batch: int, num_samples: int = 1, deterministic: bool = True
-    ) -> dict[str, Tensor]:
-        """The draws of ``noise_spec`` from ``self.rng``, on this policy's device."""
-        shapes = self.noise_spec(batch, num_samples, deterministic)
-        return {name: self._draw(shape, self.bars.device) for name, shape in shapes.items()}
-
-    def _draw(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32)).to(device)
-
-    def sample(
-        self,
-        obs: Mapping[str, Tensor],
-        *,
-        noise: Noise | None = None,
-        num_samples: int = 1,
-        deterministic: bool = True,
-    ) -> Tensor:
-        """``{name: [B, To, D]}`` to ``[B, N, Tp, Da]`` in task units, inside the limits."""
-        flat = self.normalizer.obs(obs)
-        noise = noise or self.draw_noise(len(flat), num_samples, deterministic)
-        return self.to_actions(self._denoise(flat, noise, deterministic)[-1])
+    def generate(self, obs: Tensor, noise: Noise, deterministic: bool) -> Tensor:
+        """The end of the denoising chain, ``[B, N, A]``."""
+        return self._denoise(obs, noise, deterministic)[-1]
 
     def _denoise(self, obs: Tensor, noise: Noise, deterministic: bool) -> list[Tensor]:
         """Normalised obs ``[B, C]`` to the states ``S+1 × [B, N, A]``, noisiest first."""
@@ -186,21 +152,6 @@ class DiffusionPolicy(nn.Module):
             states.append(x)
         return states
 
-    def to_actions(self, x: Tensor) -> Tensor:
-        """Flat normalised chunks ``[..., Tp * Da]`` to ``[..., Tp, Da]`` within the limits."""
-        chunk = x.unflatten(-1, (self.spec.chunk, self.spec.task.action.dim))
-        return self.normalizer.unaction(chunk).clamp(self.action_low, self.action_high)
-
-    @torch.inference_mode()
-    def act(self, obs: Observation) -> NDArray[np.float32]:
-        """One sample's first Ta actions, ``[B, Ta, Da]``."""
-        device = self.bars.device
-        tensors = {
-            key: torch.as_tensor(obs[key], dtype=torch.float32, device=device)
-            for key in self.normalizer.keys
-        }
-        return self.sample(tensors)[:, 0, : self.spec.exec_steps].cpu().numpy()
-
     # ---- the chain that RL tunes (DPPO, section 4) -------------------------------------------
 
     def fine_tunable(self, tuned_steps: int, **changes: Any) -> DiffusionPolicy:
@@ -214,7 +165,7 @@ class DiffusionPolicy(nn.Module):
         policy.net.load_state_dict(self.net.state_dict())
         if policy.frozen is not None:
             policy.frozen.load_state_dict((self.frozen or self.net).state_dict())
-        return policy.to(self.bars.device)
+        return policy.to(self.device)
 
     def _tuned_from(self) -> int:
         """First table row that ``net`` executes while a frozen half exists."""

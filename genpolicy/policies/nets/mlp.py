@@ -35,6 +35,12 @@ class ResidualTrunk(nn.Module):
         )
         self.out = nn.Linear(width, out_dim)
 
+    @torch.no_grad()
+    def zero_output(self) -> None:
+        """Start near zero, as RL from scratch does: the read-out is scaled by 0.01."""
+        self.out.weight.mul_(0.01)
+        self.out.bias.mul_(0.01)
+
     def forward(self, h: Tensor) -> Tensor:
         """``[..., width]`` to ``[..., out_dim]``."""
         for block in self.blocks:
@@ -45,10 +51,12 @@ class ResidualTrunk(nn.Module):
 class ResidualMLP(nn.Module):
     """``[..., in_dim]`` to ``[..., out_dim]``: the critic of DPPO, appendix A2."""
 
-    def __init__(self, in_dim: int, hidden: Sequence[int], out_dim: int) -> None:
+    def __init__(
+        self, in_dim: int, hidden: Sequence[int], out_dim: int, activation: str = "mish"
+    ) -> None:
         super().__init__()
         self.input = nn.Linear(in_dim, hidden[0])
-        self.trunk = ResidualTrunk(hidden, out_dim)
+        self.trunk = ResidualTrunk(hidden, out_dim, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the network."""
