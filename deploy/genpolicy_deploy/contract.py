@@ -52,7 +52,7 @@ class Contract:
     num_samples: int
     temperature: float
     has_scores: bool
-    sampler: dict[str, Any]  # {"name", "steps", "eta", "train_steps"}
+    sampler: dict[str, Any]  # {"name", "steps", ...}: as ``describe_sampler`` of the export
     checkpoint_hash: str
     versions: dict[str, str]  # of the packages that wrote the file
     parity_max_abs_err: float  # torch against onnxruntime at export

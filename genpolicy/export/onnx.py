@@ -74,19 +74,13 @@ def export(
         check_compatible(policy, value)
     model = build_graph(policy, value)
     error, golden = check_parity(model, policy, value, sorted({1, max(2, num_samples)}))
-    config = policy.config_dict()
     contract = Contract(
         spec=policy.spec,
         noise=symbolic_shapes(policy.noise_spec),
         num_samples=num_samples,
         temperature=float(temperature),
         has_scores=value is not None,
-        sampler={
-            "name": config["name"],
-            "steps": config.get("sample_steps"),
-            "eta": config.get("eta"),
-            "train_steps": config.get("train_steps"),
-        },
+        sampler=describe_sampler(policy.config_dict()),
         checkpoint_hash=checkpoint_hash,
         versions={**package_versions(), "opset": str(model.opset_import[0].version)},
         parity_max_abs_err=error,
@@ -98,6 +92,13 @@ def export(
     with new_file(path) as aside:
         onnx.save(model, aside)
     return contract
+
+
+def describe_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the policy of ``config_dict`` draws, for the contract: whichever of these it has."""
+    keys = ("train_steps", "eta", "solver", "initial_noise", "execute_std", "squash")
+    steps = config.get("sample_steps", 1)
+    return {"name": config["name"], "steps": steps} | {k: config[k] for k in keys if k in config}
 
 
 def check_parity(

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from genpolicy.data.windows import ChunkDataset
 from genpolicy.interfaces import Metrics
-from genpolicy.policies import DiffusionPolicy
+from genpolicy.policies.base import ChunkPolicy
 from genpolicy.pretrain.ema import Ema
 from genpolicy.runs import distributed
 from genpolicy.spec import GenpolicyError
@@ -68,15 +68,14 @@ class ImitationConfig:
 class Imitation:
     """Fits ``model`` to the windows of ``dataset``; ``policy`` is its moving average.
 
-    Takes any policy with ``loss(batch)``, ``normalizer`` and ``rng``. The normaliser is fitted
-    here, to the data that the policy imitates.
+    The policy's normaliser is fitted here, to the data that it imitates.
     """
 
     env_steps = 0
 
     def __init__(
         self,
-        policy: DiffusionPolicy,
+        policy: ChunkPolicy,
         dataset: ChunkDataset,
         config: ImitationConfig | None = None,
         *,
