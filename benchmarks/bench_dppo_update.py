@@ -61,9 +61,9 @@ def ours(bf16: bool, activation: str) -> Callable[[], object]:
     obs = torch.randn(CHUNKS, 19)
     chains = algorithm.policy.sample_chain(obs).states
     with torch.no_grad():
-        old = algorithm._log_prob(obs, chains)
+        old = algorithm._likelihood(obs, {"chain": chains})
     advantage, returns = torch.randn(2, CHUNKS)
-    return lambda: algorithm._step(obs, chains, old, advantage, returns)
+    return lambda: algorithm._step(obs, {"chain": chains}, old, advantage, returns)
 
 
 def gemm_limit(bf16: bool) -> Callable[[], object]:

@@ -2,12 +2,14 @@
 
 Examples:
     genpolicy finetune algo=dppo init=runs/lift/imitation/RUN
+    genpolicy finetune algo=fpo policy=flow_small task=cheetah_run
     genpolicy finetune experiment=lift_dppo init=runs/lift/imitation/RUN stop_at=0.95
     genpolicy finetune resume=runs/lift/dppo/RUN iterations=300
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, 
 from genpolicy.commands.configs import Finetune, TaskConfig
 from genpolicy.commands.schemas import build_component
 from genpolicy.evaluate.evaluator import check_task
-from genpolicy.finetune.dppo import DPPO, DPPOConfig
+from genpolicy.finetune import OnPolicyConfig, build_algorithm
 from genpolicy.policies import build_policy
 from genpolicy.runs import distributed, seeding
 from genpolicy.runs.checkpoint import Checkpoint
@@ -35,11 +37,23 @@ def run(config: Finetune, invocation: Invocation) -> Path:
         make_env(config.task, n, base.spec.obs_steps) for n in (share, config.num_envs)
     )
     check_task(base.spec, env)
-    algorithm = DPPO(base, env, build_component("algo", config.algo, DPPOConfig), config.seed)
+    algorithm = build_algorithm(config.algo["name"], base, env, _algo(config), config.seed)
     evaluate = evaluator(algorithm.policy, eval_env, config.episodes, config.seed0)
     return train(
         config, invocation, algorithm, resumed=resumed, evaluate=evaluate, x_axis="step/env"
     )
+
+
+def _algo(config: Finetune) -> OnPolicyConfig:
+    """The method's hyperparameters; statistics of observations run only from scratch."""
+    algo = build_component("algo", config.algo, OnPolicyConfig)
+    if algo.normalize_obs and config.init is not None:
+        raise GenpolicyError(
+            "algo.normalize_obs=true would change what the network of init=... sees: leave it null"
+        )
+    if algo.normalize_obs is None:
+        algo = replace(algo, normalize_obs=config.init is None)
+    return algo
 
 
 def _base(config: Finetune, task: TaskConfig, resumed: Checkpoint | None, device: str) -> Any:

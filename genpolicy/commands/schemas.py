@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 
 from genpolicy.commands.configs import COMMANDS
-from genpolicy.finetune.dppo import DPPOConfig
+from genpolicy.finetune import ALGORITHMS
 from genpolicy.policies import POLICIES
 from genpolicy.pretrain.imitation import ImitationConfig
 from genpolicy.spec import GenpolicyError
@@ -21,7 +21,11 @@ T = TypeVar("T")
 # group -> name -> dataclass; a new component is one entry here and one YAML.
 COMPONENTS: dict[str, dict[str, type]] = {
     "policy": {name: config for name, (_, config) in POLICIES.items()},
-    "algo": {"imitation": ImitationConfig, "dppo": DPPOConfig, "cal_ql": CalQLConfig},
+    "algo": {
+        "imitation": ImitationConfig,
+        "cal_ql": CalQLConfig,
+        **{name: config for name, (_, config) in ALGORITHMS.items()},
+    },
 }
 
 
@@ -55,10 +59,12 @@ def build_component(group: str, values: Mapping[str, Any], wanted: type[T]) -> T
         GenpolicyError: it is not of the kind that the command works with.
     """
     name = values["name"]
-    if COMPONENTS[group].get(name) is not wanted:
-        fitting = [n for n, config in COMPONENTS[group].items() if config is wanted]
-        raise GenpolicyError(f"{group}={name} does not fit this command: choose one of {fitting}")
-    return build(wanted, values)
+    fitting = {n: config for n, config in COMPONENTS[group].items() if issubclass(config, wanted)}
+    if name not in fitting:
+        raise GenpolicyError(
+            f"{group}={name} does not fit this command: choose one of {sorted(fitting)}"
+        )
+    return build(fitting[name], values)
 
 
 def _schema(cls: type, name: str | None = None) -> type:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from genpolicy.runs import distributed
+from genpolicy.finetune.moments import RunningMoments
 
 Array = NDArray[np.float32]
 
@@ -51,7 +50,7 @@ class RewardScaler:
     def __init__(self, num_envs: int, gamma: float, floor: float = 0.1, clip: float = 10.0) -> None:
         self.gamma, self.floor, self.clip = gamma, floor, clip
         self.returns = np.zeros(num_envs)
-        self.count, self.mean, self.m2 = 0, 0.0, 0.0
+        self.moments = RunningMoments(1)
 
     def __call__(self, reward: NDArray[Any], done: NDArray[np.bool_]) -> Array:
         """Update with the rewards ``[T, E]`` of a rollout and return them scaled."""
@@ -60,34 +59,19 @@ class RewardScaler:
             self.returns = self.returns * self.gamma + reward[t]
             history[t] = self.returns
             self.returns = np.where(done[t], 0.0, self.returns)
-        self._merge(history)
+        self.moments.update(history[..., None])
         return np.clip(reward / self.std, -self.clip, self.clip).astype(np.float32)
 
     @property
     def std(self) -> float:
         """Running std of the discounted return, at least ``floor``."""
-        return max((self.m2 / self.count) ** 0.5 if self.count else 1.0, self.floor)
-
-    def _merge(self, values: NDArray[Any]) -> None:
-        """Chan's parallel update: exact whatever the batch sizes were, over all ranks."""
-        moments = torch.tensor([values.mean(), np.square(values).mean()], dtype=torch.float64)
-        mean, square = distributed.mean(moments).tolist()
-        count = values.size * distributed.world_size()
-        delta, total = mean - self.mean, self.count + count
-        self.m2 += (square - mean**2) * count + delta**2 * self.count * count / total
-        self.mean += delta * count / total
-        self.count = total
+        return max(float(self.moments.std[0]) if self.moments.count else 1.0, self.floor)
 
     def state_dict(self) -> dict[str, Any]:
         """Counts included: a resumed run goes on with the same statistics."""
-        return {
-            "returns": self.returns,
-            "count": self.count,
-            "mean": self.mean,
-            "m2": self.m2,
-        }
+        return {"returns": self.returns, "moments": self.moments.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict``."""
         self.returns = np.asarray(state["returns"])
-        self.count, self.mean, self.m2 = state["count"], state["mean"], state["m2"]
+        self.moments.load_state_dict(state["moments"])

@@ -11,22 +11,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genpolicy.data.normalizer import Normalizer
+from genpolicy.finetune.moments import RunningMoments
 from genpolicy.interfaces import Metrics
 from genpolicy.runs import distributed
 from genpolicy.spec import Observation, VecEnv
 
 # (chunk step, normalised observations [E, C]) -> actions [E, Ta, Da] in task units
 Act = Callable[[int, Tensor], NDArray[Any]]
+# Smallest std that an observation is divided by: one that never moves must not become noise.
+MIN_STD = 1e-2
 
 
 class Rollout:
     """T chunk steps of E environments; episodes run on across rollouts.
 
-    Observations are stored normalised: the statistics are the pretrained policy's and frozen, so
-    acting and learning see the same numbers and the first PPO ratio is 1.
+    Observations are stored normalised, so acting and learning see the same numbers and the first
+    PPO ratio is 1. The statistics are the pretrained policy's; from scratch (``adaptive``) they
+    are running ones, which move in ``adapt`` only: after the update, before the next rollout.
     """
 
-    def __init__(self, env: VecEnv, normalizer: Normalizer, steps: int, obs_dim: int) -> None:
+    def __init__(
+        self, env: VecEnv, normalizer: Normalizer, steps: int, obs_dim: int, adaptive: bool = False
+    ) -> None:
         shape = (steps, env.num_envs)
         device = normalizer.obs_mid.device
         self.env, self.normalizer, self.steps = env, normalizer, steps
@@ -36,26 +42,29 @@ class Rollout:
         self.terminated = np.zeros(shape, dtype=bool)
         self.truncated = np.zeros(shape, dtype=bool)
         self.env_steps = 0
-        self._next: Tensor | None = None
+        self.moments = RunningMoments(env.spec.obs_dim) if adaptive else None
+        self._seen = torch.zeros(*shape, env.spec.obs_dim) if adaptive else None  # task units
+        self._next: Observation | None = None
         self._return, self._length = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
         self._ended: list[NDArray[Any]] = []
 
     def reset(self, seed: int) -> None:
         """Start new episodes."""
-        self._next = self._normalize(self.env.reset(seed))
+        self._next = self.env.reset(seed)
         self._return[:], self._length[:] = 0, 0
 
     def collect(self, act: Act) -> None:
         """Fill the storage; ``act`` may store whatever else its method needs per step."""
         assert self._next is not None, "reset before collect"
         self._ended, steps = [], 0
+        obs = self._normalize(self._next)
         for t in range(self.steps):
-            self.obs[t] = self._next
-            result = self.env.step(act(t, self._next))
-            self._next = self._normalize(result.obs)
-            self.final_obs[t] = (
-                self._normalize(result.final_obs) if result.done.any() else self._next
-            )
+            self.obs[t] = obs
+            if self._seen is not None:
+                self._seen[t] = self.normalizer.flatten(self._tensors(self._next))[:, -1]
+            result = self.env.step(act(t, obs))
+            self._next, obs = result.obs, self._normalize(result.obs)
+            self.final_obs[t] = self._normalize(result.final_obs) if result.done.any() else obs
             self.reward[t] = result.reward
             self.terminated[t], self.truncated[t] = result.terminated, result.truncated
             steps += int(result.steps.sum())
@@ -63,9 +72,18 @@ class Rollout:
         ranks = distributed.world_size()
         self.env_steps += round(float(distributed.mean(torch.tensor(float(steps)))) * ranks)
 
+    def adapt(self) -> None:
+        """Fold the observations of this rollout into the statistics (adaptive ones only)."""
+        if self.moments is None or self._seen is None:
+            return
+        self.moments.update(self._seen.numpy())
+        self.normalizer.set_obs(self.moments.mean, np.maximum(self.moments.std, MIN_STD))
+
+    def _tensors(self, obs: Observation) -> dict[str, Tensor]:
+        return {key: torch.from_numpy(value).to(self.obs.device) for key, value in obs.items()}
+
     def _normalize(self, obs: Observation) -> Tensor:
-        device = self.obs.device
-        return self.normalizer.obs({k: torch.from_numpy(v).to(device) for k, v in obs.items()})
+        return self.normalizer.obs(self._tensors(obs))
 
     def _count_episodes(
         self, reward: NDArray[Any], steps: NDArray[Any], done: NDArray[Any], success: NDArray[Any]
@@ -95,12 +113,15 @@ class Rollout:
             "return": self._return,
             "length": self._length,
             "env_steps": self.env_steps,
+            "moments": self.moments.state_dict() if self.moments else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue in the middle of the episodes that ``state_dict`` saw."""
         env_state = {name: np.asarray(value) for name, value in state["env"].items()}
-        self._next = self._normalize(self.env.set_state(env_state))
+        self._next = self.env.set_state(env_state)
         self._return = np.array(state["return"], dtype=np.float64)
         self._length = np.array(state["length"], dtype=np.int64)
         self.env_steps = int(state["env_steps"])
+        if self.moments is not None:
+            self.moments.load_state_dict(state["moments"])
