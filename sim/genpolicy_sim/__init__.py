@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -44,15 +45,41 @@ def make(
     """
     entry = _entry_points().get(name)
     if entry is None:
-        raise GenpolicyError(f"task {name!r} does not exist: choose one of {', '.join(tasks())}")
+        raise GenpolicyError(
+            f"task {name!r} does not exist: choose one of {', '.join(tasks())} "
+            "(an environment of Gymnasium's is task=gym task.options.id=NAME)"
+        )
     if num_envs < 1 or history < 1:
         raise GenpolicyError(f"num_envs={num_envs} and history={history} must be at least 1")
+    factory = _load(entry)
     try:
-        return entry.load()(num_envs, history=history, dtype=dtype, **kwargs)
+        env = factory(num_envs, history=history, dtype=dtype, **kwargs)
     except TypeError as error:
         if kwargs and "unexpected keyword argument" in str(error):
             raise GenpolicyError(f"task {name!r}: {error}") from error
         raise
+    if not isinstance(env, VecEnv):
+        raise GenpolicyError(
+            f"{_source(entry)} returned a {type(env).__name__}, which is no genpolicy.spec.VecEnv: "
+            "it needs num_envs, spec, reset, step, get_state, set_state and close"
+        )
+    return env
+
+
+def _load(entry: EntryPoint) -> Callable[..., Any]:
+    try:
+        return entry.load()
+    except Exception as error:  # other people's code: whatever it is, it is reported as theirs
+        reason = " ".join(str(error).split())
+        raise GenpolicyError(
+            f"{_source(entry)} cannot be loaded ({type(error).__name__}: {reason}): repair or "
+            "uninstall that package"
+        ) from error
+
+
+def _source(entry: EntryPoint) -> str:
+    package = entry.dist.name if entry.dist else "an unknown package"
+    return f"task {entry.name!r} of package {package} ({entry.value})"
 
 
 def expert(name: str, num_envs: int = 1, *, seed: int = 0, **kwargs: Any) -> Any:
@@ -64,7 +91,10 @@ def expert(name: str, num_envs: int = 1, *, seed: int = 0, **kwargs: Any) -> Any
     from genpolicy_sim.experts import EXPERTS
 
     if name not in EXPERTS:
-        raise GenpolicyError(f"task {name!r} has no scripted expert: only {', '.join(EXPERTS)} do")
+        raise GenpolicyError(
+            f"task {name!r} has no scripted expert ({', '.join(EXPERTS)} have): let a policy act, "
+            "checkpoint=RUN"
+        )
     return EXPERTS[name](num_envs, np.random.default_rng(seed), **kwargs)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genpolicy.spec import GenpolicyError
 from genpolicy_sim.batch_env import Outcome
+from genpolicy_sim.workers import Workers
 
 Array = NDArray[np.float64]
 STATE = ("qpos", "qvel", "qacc_warmstart", "rest", "gripper")  # of one environment
@@ -49,19 +46,9 @@ class RobosuiteSim:
         self._initial_qpos = initial_qpos
         self._seen = np.zeros((num_envs, obs_dim))
         self._success = np.zeros(num_envs, np.bool_)
-        count = min(num_workers or len(os.sched_getaffinity(0)), num_envs)
-        self._owner = np.arange(num_envs) % count
-        # Spawn, because a forked copy of a process with threads may hang.
-        context = multiprocessing.get_context("spawn")
-        self._workers = []
-        for worker in range(count):
-            ours, theirs = context.Pipe()
-            envs = np.flatnonzero(self._owner == worker).tolist()
-            process = context.Process(target=_serve, args=(theirs, make_env, observed, envs))
-            process.daemon = True
-            process.start()
-            theirs.close()
-            self._workers.append((process, ours))
+        self._workers = Workers(
+            partial(_Arms, make_env, observed), num_envs, num_workers, name="robosuite"
+        )
 
     def start(self, ids: NDArray[np.intp], draws: Array) -> None:
         """Start episodes at rest in the states that ``draws [n, draw_dim]`` encode."""
@@ -94,51 +81,34 @@ class RobosuiteSim:
 
     def close(self) -> None:
         """End the worker processes."""
-        for process, connection in self._workers:
-            connection.close()
-            process.join(timeout=5.0)
-            if process.is_alive():
-                process.kill()
-        self._workers = []
+        self._workers.close()
 
     def _call(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
-        """Run a method of ``_Worker`` for the environments that are keys of ``arguments``."""
-        results: dict[int, Any] = {}
-        try:
-            busy = []
-            for worker, (_, connection) in enumerate(self._workers):
-                mine = {i: value for i, value in arguments.items() if self._owner[i] == worker}
-                if mine:
-                    connection.send((method, mine))
-                    busy.append(connection)
-            for connection in busy:
-                results |= connection.recv()
-        except (EOFError, OSError) as error:
-            self.close()
-            raise GenpolicyError(
-                "a robosuite worker process died: make the environment anew"
-            ) from error
+        """Run a method of ``_Arm`` for the environments that are keys of ``arguments``."""
+        parts = [
+            {i: arguments[i] for i in block.tolist() if i in arguments}
+            for block in self._workers.blocks
+        ]
+        answers = self._workers.call("run", [(method, part) if part else None for part in parts])
+        results = {i: result for answer in answers if answer for i, result in answer.items()}
         if method in ("start", "step"):
             for i, (seen, success) in results.items():
                 self._seen[i], self._success[i] = seen, success
         return results
 
 
-def _serve(
-    connection: Connection, make_env: Callable[[], Any], observed: list[str], envs: list[int]
-) -> None:
-    """Main function of a worker process: ends when the other side closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    workers = {i: _Worker(make_env(), observed) for i in envs}
-    while True:
-        try:
-            method, arguments = connection.recv()
-            connection.send({i: getattr(workers[i], method)(v) for i, v in arguments.items()})
-        except (EOFError, OSError):
-            return
+class _Arms:
+    """The environments of one worker process, by number."""
+
+    def __init__(self, make_env: Callable[[], Any], observed: list[str], envs: list[int]) -> None:
+        self._arms = {i: _Arm(make_env(), observed) for i in envs}
+
+    def run(self, method: str, arguments: dict[int, Any]) -> dict[int, Any]:
+        """A method of some of them, each with its argument."""
+        return {i: getattr(self._arms[i], method)(value) for i, value in arguments.items()}
 
 
-class _Worker:
+class _Arm:
     """One robosuite environment."""
 
     def __init__(self, env: Any, observed: list[str]) -> None:

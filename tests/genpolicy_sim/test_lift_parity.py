@@ -95,9 +95,9 @@ def test_oracle_backend_runs_the_same_task():
         again = oracle.step(actions[0])
         for key in a:
             np.testing.assert_array_equal(first.obs[key], again.obs[key])
-        oracle.sim._workers[1][0].kill()
+        oracle.sim._workers._processes[1][0].kill()
         with pytest.raises(GenpolicyError, match="worker process died"):
             oracle.step(actions[0])
     finally:
         oracle.close()
-    assert not oracle.sim._workers
+    assert not oracle.sim._workers._processes
