@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from genpolicy_sim.native import (
     Fields,
+    atomic_add,
     field_addresses,
     field_sizes,
     fields,
@@ -25,7 +26,6 @@ from genpolicy_sim.native import (
     mj_kinematics,
     mj_step1,
     mj_step2,
-    take_ticket,
 )
 from genpolicy_sim.osc import Arm, Array, Goal, torques, workspace
 
@@ -66,7 +66,7 @@ def run(
     work = workspace(arm.joint.shape[0])
     mj = fields(worker.fields, worker.sizes)
     while True:
-        ticket = take_ticket(counter)
+        ticket = atomic_add(counter, 1)
         if ticket >= ids.shape[0]:
             return
         i = ids[ticket]

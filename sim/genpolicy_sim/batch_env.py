@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from genpolicy.spec import GenpolicyError, Observation, StepResult, TaskSpec
+from genpolicy_sim.chunks import by_feature, checked_actions
+from genpolicy_sim.episodes import Array, Episodes, begin, note_all
 
-Array = NDArray[np.float64]
 POOL = 64  # initial states drawn at a time for one environment
 
 
@@ -22,11 +23,8 @@ class Outcome(NamedTuple):
     success: NDArray[np.bool_]  # [N] the task is achieved
 
 
-class BatchSim(Protocol):
-    """N simulations of one task that know nothing of episodes.
-
-    ``ids`` are the simulations that a call concerns (``None``: all); the others stay untouched.
-    """
+class Startable(Protocol):
+    """N simulations of one task. ``ids`` are those that a call concerns; others stay untouched."""
 
     num_envs: int
     draw_dim: int
@@ -39,16 +37,8 @@ class BatchSim(Protocol):
         """Put simulations ``ids`` into the initial states ``draws [n, draw_dim]``."""
         ...
 
-    def control_step(self, action: Array, ids: NDArray[np.intp] | None = None) -> None:
-        """Execute one action ``[N, Da]``."""
-        ...
-
     def observe(self, out: Array) -> None:
         """Write the observations ``[N, obs_dim]``, features in the order of the spec."""
-        ...
-
-    def outcome(self) -> Outcome:
-        """Reward, termination and success of the last control step."""
         ...
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -64,8 +54,29 @@ class BatchSim(Protocol):
         ...
 
 
+class BatchSim(Startable, Protocol):
+    """Simulations that are stepped one control step at a time and know nothing of episodes."""
+
+    def control_step(self, action: Array, ids: NDArray[np.intp] | None = None) -> None:
+        """Execute one action ``[N, Da]`` (``ids=None``: in all)."""
+        ...
+
+    def outcome(self) -> Outcome:
+        """Reward, termination and success of the last control step."""
+        ...
+
+
+@runtime_checkable
+class ChunkSim(Startable, Protocol):
+    """Simulations that run a whole chunk of control steps by themselves."""
+
+    def run_chunk(self, actions: Array, episodes: Episodes, ids: NDArray[np.intp]) -> None:
+        """Execute ``actions [N, Ta, Da]`` until episodes end; ``note`` each control step."""
+        ...
+
+
 class BatchEnv:
-    """A ``VecEnv`` over a ``BatchSim``.
+    """A ``VecEnv`` over simulations.
 
     Args:
         sim: the simulations.
@@ -77,7 +88,7 @@ class BatchEnv:
 
     def __init__(
         self,
-        sim: BatchSim,
+        sim: BatchSim | ChunkSim,
         spec: TaskSpec,
         *,
         history: int = 1,
@@ -87,9 +98,11 @@ class BatchEnv:
         self.sim, self.spec, self.num_envs = sim, spec, sim.num_envs
         self.terminate_on_success = terminate_on_success
         n = self.num_envs
+        self._dtype = np.dtype(dtype)
         self._latest = np.zeros((n, spec.obs_dim))
-        self._history = np.zeros((n, history, spec.obs_dim), dtype)
+        self._history = np.zeros((n, history, spec.obs_dim))
         self._elapsed = np.zeros(n, np.int64)
+        self._episodes = self._new_chunk(1)
         self._starts = StartPool(sim)
         self._all = np.arange(n)
         self.reset()
@@ -117,34 +130,28 @@ class BatchEnv:
         Raises:
             GenpolicyError: wrong shape, or values that are not finite.
         """
-        actions = self._checked(actions, active)
-        n, chunk = actions.shape[:2]
-        rewards = np.zeros((n, chunk))
-        terminated, truncated, success = np.zeros((3, n), np.bool_)
-        steps = np.zeros(n, np.int64)
-        running = np.ones(n, np.bool_) if active is None else active.copy()
-        for t in range(chunk):
-            ids = None if running.all() else np.flatnonzero(running)
-            if ids is not None and not len(ids):
-                break
-            self.sim.control_step(actions[:, t], ids)
-            self._push(running)
-            outcome = self.sim.outcome()
-            rewards[:, t] = outcome.reward * running
-            success |= outcome.success & running
-            over = outcome.terminated & (~outcome.success | self.terminate_on_success)
-            terminated |= over & running
-            steps += running
-            self._elapsed += running
-            truncated |= (self._elapsed >= self.spec.max_episode_steps) & running & ~terminated
-            running &= ~(terminated | truncated)
+        actions = checked_actions(actions, self.num_envs, self.spec.action, active)
+        episodes = self._begin(actions.shape[1])
+        ids = self._all if active is None else np.flatnonzero(active)
+        if isinstance(self.sim, ChunkSim):
+            self.sim.run_chunk(actions, episodes, ids)
+        else:
+            self._step_by_step(self.sim, actions, ids)
         final_obs = self._observation()
-        done = np.flatnonzero(terminated | truncated)
-        if len(done):
-            self._restart(done)
-        obs = self._observation() if len(done) else final_obs
+        obs, over = final_obs, episodes.terminated | episodes.truncated
+        if over.any():
+            self._restart(np.flatnonzero(over))
+            obs = self._observation()
         return StepResult(
-            obs, rewards.sum(axis=1), rewards, terminated, truncated, final_obs, success, steps, {}
+            obs,
+            episodes.total.copy(),
+            episodes.rewards.copy(),
+            episodes.terminated.copy(),
+            episodes.truncated.copy(),
+            final_obs,
+            episodes.success.copy(),
+            episodes.steps.copy(),
+            {},
         )
 
     def get_state(self) -> dict[str, NDArray[Any]]:
@@ -173,19 +180,34 @@ class BatchEnv:
         """Release threads."""
         self.sim.close()
 
-    def _checked(
-        self, actions: NDArray[np.floating[Any]], active: NDArray[np.bool_] | None
-    ) -> Array:
-        actions = np.asarray(actions)
-        n, dim = self.num_envs, self.spec.action.dim
-        if actions.ndim != 3 or actions.shape[::2] != (n, dim) or not actions.shape[1]:
-            raise GenpolicyError(f"actions must be [{n}, Ta, {dim}], got {list(actions.shape)}")
-        if active is not None and active.shape != (n,):
-            raise GenpolicyError(f"active must be [{n}], got {list(active.shape)}")
-        if not np.isfinite(actions).all():
-            bad = np.flatnonzero(~np.isfinite(actions).all(axis=(1, 2)))
-            raise GenpolicyError(f"actions of environment {bad[0]} are not finite")
-        return np.clip(actions.astype(np.float64), self.spec.action.low, self.spec.action.high)
+    def _new_chunk(self, chunk: int) -> Episodes:
+        n = self.num_envs
+        return Episodes(
+            self._history,
+            self._elapsed,
+            np.zeros((n, chunk)),
+            np.zeros(n),
+            np.zeros(n, np.int64),
+            *np.zeros((3, n), np.bool_),
+            self.spec.max_episode_steps,
+            self.terminate_on_success,
+        )
+
+    def _begin(self, chunk: int) -> Episodes:
+        """The episodes, with a blank chunk to write on."""
+        if chunk != self._episodes.rewards.shape[1]:
+            self._episodes = self._new_chunk(chunk)
+        begin(self._episodes)
+        return self._episodes
+
+    def _step_by_step(self, sim: BatchSim, actions: Array, ids: NDArray[np.intp]) -> None:
+        """The chunk in simulations that know no chunks."""
+        for t in range(actions.shape[1]):
+            if not len(ids):
+                return
+            sim.control_step(actions[:, t], None if len(ids) == self.num_envs else ids)
+            sim.observe(self._latest)
+            ids = ids[note_all(self._episodes, ids, t, self._latest, *sim.outcome())]
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
         self.sim.start(ids, self._starts.next(ids))
@@ -193,23 +215,9 @@ class BatchEnv:
         self.sim.observe(self._latest)
         self._history[ids] = self._latest[ids, None]
 
-    def _push(self, running: NDArray[np.bool_]) -> None:
-        """Append the current observation to the history of the running environments."""
-        self.sim.observe(self._latest)
-        if running.all():
-            self._history[:, :-1] = self._history[:, 1:]
-            self._history[:, -1] = self._latest
-        else:
-            self._history[running, :-1] = self._history[running, 1:]
-            self._history[running, -1] = self._latest[running]
-
     def _observation(self) -> Observation:
         """The history, split by feature: views of one copy."""
-        copy, obs, start = self._history.copy(), {}, 0
-        for feature in self.spec.observations:
-            obs[feature.name] = copy[:, :, start : start + feature.dim]
-            start += feature.dim
-        return obs
+        return by_feature(self._history.astype(self._dtype), self.spec)
 
 
 class StartPool:
@@ -219,7 +227,7 @@ class StartPool:
     environment (its seed and its episode number) say exactly where it is.
     """
 
-    def __init__(self, sim: BatchSim) -> None:
+    def __init__(self, sim: Startable) -> None:
         self._sim = sim
         self._draws = np.zeros((sim.num_envs, POOL, sim.draw_dim))
         entropy = np.random.SeedSequence().generate_state(1)
