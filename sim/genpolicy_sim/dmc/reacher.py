@@ -1,0 +1,98 @@
+"""Reacher: a two-link planar arm touches a target (Reacher-Easy, -Hard)."""
+
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import mujoco
+import numpy as np
+from numba import njit
+
+from genpolicy.spec import Feature, VecEnv
+from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
+from genpolicy_sim.dmc import Task, at_rest, load_model, make, random_joints
+from genpolicy_sim.dmc.rewards import tolerance
+from genpolicy_sim.episodes import Array
+
+TARGET_SIZE = {"easy": 0.05, "hard": 0.015}  # m
+DISTANCE = (0.05, 0.2)  # m from the shoulder to the target
+
+
+class Constants(NamedTuple):
+    """What the compiled functions know of the task."""
+
+    finger: int  # geom
+    reach: float  # m between the middles of finger and target that touch
+
+
+@njit(cache=True, nogil=True)
+def reach_reward(distance: float, c: Constants) -> float:
+    """1 while the finger touches the target; ``distance`` in m between their middles."""
+    return tolerance(distance, 0.0, c.reach)
+
+
+@njit(cache=True, nogil=True)
+def observe(d: Any, c: Constants, memo: Array, out: Array) -> None:
+    """Joint angles, vector from the finger to the target, joint velocities."""
+    finger = d.geom_xpos[c.finger]
+    out[:2] = d.qpos
+    out[2], out[3] = memo[0] - finger[0], memo[1] - finger[1]
+    out[4:] = d.qvel
+
+
+@njit(cache=True, nogil=True)
+def outcome(d: Any, c: Constants, memo: Array, action: Array) -> tuple[float, bool, bool]:
+    """Reward; the suite's tasks neither end nor are achieved."""
+    finger = d.geom_xpos[c.finger]
+    dx, dy = memo[0] - finger[0], memo[1] - finger[1]
+    return reach_reward(np.sqrt(dx * dx + dy * dy), c), False, False
+
+
+@njit(cache=True, nogil=True)
+def loop(desk: Any, thread: int, c: Constants) -> None:
+    """The task's compiled loop."""
+    advance(desk, thread, c, observe, outcome, to_ctrl, kinematics)
+
+
+def draw(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:
+    """Initial states: any posture; and the target (x, y), denser towards the shoulder."""
+    angle = rng.uniform(0.0, 2.0 * np.pi, (count, 1))
+    target = rng.uniform(*DISTANCE, (count, 1)) * np.hstack([np.sin(angle), np.cos(angle)])
+    return at_rest(model, random_joints(model, rng, count), target)
+
+
+@cache
+def reach_task(level: str) -> Task:
+    """Reacher-Easy and Reacher-Hard."""
+    model = load_model("reacher")
+    finger = model.geom("finger")
+    return Task(
+        name=f"reacher_{level}",
+        robot="reacher",
+        model=model,
+        substeps=1,
+        features=(
+            Feature("position", (2,), "rad"),
+            Feature("to_target", (2,), "m"),
+            Feature("velocity", (2,), "rad/s"),
+        ),
+        loop=loop,
+        constants=Constants(finger.id, TARGET_SIZE[level] + finger.size[0]),
+        draw=lambda rng, count: draw(model, rng, count),
+        camera="fixed",
+        target_dim=2,
+    )
+
+
+def easy(num_envs: int, **options: Any) -> VecEnv:
+    """Factory of the entry point ``reacher_easy``; options as ``dmc.make``."""
+    return make(reach_task("easy"), num_envs, **options)
+
+
+def hard(num_envs: int, **options: Any) -> VecEnv:
+    """Factory of the entry point ``reacher_hard``; options as ``dmc.make``."""
+    return make(reach_task("hard"), num_envs, **options)
