@@ -90,7 +90,8 @@ class Training(Common):
         save_every: Iterations between checkpoints; 0 for at evaluations and at the end.
         log_every: Iterations between rows of metrics.csv.
         keep: Newest checkpoints that stay on disk, besides the best.
-        stop_at: End once the lower bound of the success interval reaches this; null for never.
+        stop_at: End once the lower bound of the task's score (95 % interval of the success rate or
+            of the mean return) reaches this; null for never.
         run_dir: Where to write; null for runs/<task>/<algo>/<time>-s<seed>.
         resume: A run folder to continue, with its configuration; null for a new run.
         wandb: Where Weights & Biases sends to: ``mode`` is auto (online where there is a key, else
@@ -203,7 +204,7 @@ class Value(Training):
 
 @dataclass
 class Eval(Common):
-    """Success of a policy with its interval, and videos.
+    """Success or return of a policy with its interval, and videos.
 
     Attributes:
         task: The task (group); null for the one that the policy was made for.

@@ -1,4 +1,4 @@
-"""Success of a policy with its Wilson 95 % interval, and videos of failures and successes.
+"""Success or return of a policy with its 95 % interval, and videos of the worst and the best.
 
 Examples:
     genpolicy eval checkpoint=runs/lift/dppo/RUN episodes=300

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genpolicy.evaluate.statistics import wilson
+from genpolicy.evaluate.statistics import bootstrap, wilson
 from genpolicy.spec import GenpolicyError, Observation, PolicySpec, StepResult, VecEnv
 
 
@@ -52,6 +52,7 @@ class Evaluation:
     success: NDArray[np.bool_]  # [E]
     returns: NDArray[np.float64]  # [E]
     lengths: NDArray[np.int64]  # [E] control steps
+    score: str = "success"  # what the task's episodes are judged by, success or return
 
     @property
     def episodes(self) -> int:
@@ -64,25 +65,51 @@ class Evaluation:
         return float(self.success.mean())
 
     @cached_property
-    def _interval(self) -> tuple[float, float]:
+    def _success_interval(self) -> tuple[float, float]:
         return wilson(int(self.success.sum()), self.episodes)
 
     @property
     def success_lo(self) -> float:
         """Lower end of the Wilson 95 % interval."""
-        return self._interval[0]
+        return self._success_interval[0]
 
     @property
     def success_hi(self) -> float:
         """Upper end of the Wilson 95 % interval."""
-        return self._interval[1]
+        return self._success_interval[1]
+
+    @property
+    def return_mean(self) -> float:
+        """Mean return of the episodes."""
+        return float(self.returns.mean())
+
+    @cached_property
+    def _return_interval(self) -> tuple[float, float]:
+        return bootstrap(self.returns)
+
+    @property
+    def return_lo(self) -> float:
+        """Lower end of the bootstrap 95 % interval of the mean over episodes."""
+        return self._return_interval[0]
+
+    @property
+    def return_hi(self) -> float:
+        """Upper end of the bootstrap 95 % interval of the mean over episodes."""
+        return self._return_interval[1]
+
+    @property
+    def score_lo(self) -> float:
+        """Lower end of the interval of the task's score: what ``best`` and ``stop_at`` go by."""
+        return self.return_lo if self.score == "return" else self.success_lo
 
     def summary(self) -> str:
         """One line for people."""
-        return (
-            f"success {self.success_rate:.3f} [{self.success_lo:.3f}, {self.success_hi:.3f}] "
-            f"in {self.episodes} episodes"
-        )
+        if self.score == "return":
+            mean, lo, hi = (f"{x:.4g}" for x in (self.return_mean, self.return_lo, self.return_hi))
+        else:
+            rate, interval = self.success_rate, self._success_interval
+            mean, lo, hi = (f"{x:.3f}" for x in (rate, *interval))
+        return f"{self.score} {mean} [{lo}, {hi}] in {self.episodes} episodes"
 
     def metrics(self) -> dict[str, float]:
         """The ``eval/`` metrics."""
@@ -90,7 +117,9 @@ class Evaluation:
             "eval/success_rate": self.success_rate,
             "eval/success_lo": self.success_lo,
             "eval/success_hi": self.success_hi,
-            "eval/return_mean": float(self.returns.mean()),
+            "eval/return_mean": self.return_mean,
+            "eval/return_lo": self.return_lo,
+            "eval/return_hi": self.return_hi,
             "eval/episode_len": float(self.lengths.mean()),
             "eval/episodes": float(self.episodes),
         }
@@ -103,7 +132,10 @@ class Evaluation:
             "success_hi": self.success_hi,
             "episodes": self.episodes,
             "seed0": self.seed0,
-            "return_mean": float(self.returns.mean()),
+            "score": self.score,
+            "return_mean": self.return_mean,
+            "return_lo": self.return_lo,
+            "return_hi": self.return_hi,
             "success": self.success.astype(int).tolist(),
             "returns": self.returns.tolist(),
             "lengths": self.lengths.tolist(),
@@ -117,6 +149,7 @@ class Evaluation:
             np.array(data["success"], dtype=bool),
             np.array(data["returns"], dtype=np.float64),
             np.array(data["lengths"], dtype=np.int64),
+            data.get("score", "success"),  # files from before there was a choice
         )
 
 
@@ -152,7 +185,7 @@ def evaluate(
             if on_episodes:
                 on_episodes(count)
     success, returns, lengths = (np.concatenate(parts) for parts in zip(*waves, strict=True))
-    return Evaluation(seed0, success, returns, lengths)
+    return Evaluation(seed0, success, returns, lengths, env.spec.score)
 
 
 def check_task(spec: PolicySpec, env: VecEnv) -> None:

@@ -1,4 +1,4 @@
-"""Intervals and paired tests for success rates."""
+"""Intervals and paired tests for success rates and returns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+PICKS_AT_A_TIME = 10_000_000  # of a bootstrap, so that its memory is bounded
 
 
 def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -66,8 +68,14 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Percentile interval of the mean of ``values [E]`` (Efron 1979)."""
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(values), size=(resamples, len(values)))
-    means = np.asarray(values, dtype=np.float64)[picks].mean(1)
+    values, count = np.asarray(values, dtype=np.float64), len(values)
+    rows = max(1, PICKS_AT_A_TIME // count)
+    means = np.concatenate(
+        [
+            values[rng.integers(count, size=(min(rows, resamples - done), count))].mean(1)
+            for done in range(0, resamples, rows)
+        ]
+    )
     tail = (1 - confidence) / 2
     lo, hi = np.quantile(means, [tail, 1 - tail])
     return float(lo), float(hi)

@@ -1,4 +1,4 @@
-"""Films of single episodes, to see what a success rate is made of."""
+"""Films of single episodes, to see what a success rate or a mean return is made of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from genpolicy.evaluate.evaluator import EpisodeNoise, Evaluation, Sampler, act
 from genpolicy.runs.files import new_file
-from genpolicy.spec import VecEnv
+from genpolicy.spec import GenpolicyError, VecEnv
 
 Render = Callable[[NDArray[np.float64]], NDArray[np.uint8]]  # states [T, nq] -> [T, H, W, 3]
 
@@ -24,43 +24,61 @@ def film(policy: Sampler, env: VecEnv, seed: int, folder: Path, render: Render) 
         policy: what acts.
         env: one environment, made with ``history=policy.spec.obs_steps``.
         seed: of initial state and noise.
-        folder: where ``seed_<seed>_<success|failure>.mp4`` is written.
+        folder: where ``seed_<seed>_<ending>.mp4`` is written.
         render: draws joint positions, one row per control step.
 
     Returns:
         The file. Its name says how the filmed episode ended: with one environment instead of
         many, rounding differs, and an episode on the edge may end otherwise.
+
+    Raises:
+        GenpolicyError: the environment does not tell its joint positions.
     """
-    states, success = record(policy, env, seed)
-    path = folder / f"seed_{seed}_{'success' if success else 'failure'}.mp4"
+    states, success, total = record(policy, env, seed)
+    ending = "success" if success else "failure"
+    if env.spec.score == "return":
+        ending = f"return_{total:.0f}"
+    path = folder / f"seed_{seed}_{ending}.mp4"
     frames = render(states)
     with new_file(path) as aside:
         write_mp4(aside, frames, env.spec.control_hz)
     return path
 
 
-def record(policy: Sampler, env: VecEnv, seed: int) -> tuple[NDArray[np.float64], bool]:
-    """Joint positions ``[T, nq]`` before every control step of one episode, and its success."""
+def record(policy: Sampler, env: VecEnv, seed: int) -> tuple[NDArray[np.float64], bool, float]:
+    """Joint positions ``[T, nq]`` before every control step of one episode, success and return."""
     noise, stream = EpisodeNoise(policy), np.random.default_rng(seed)
     obs = env.reset(seed)
-    states, done, success = [], False, False
+    states, done, success, total = [], False, False, 0.0
     while not done:
         chunk = act(policy, obs, np.arange(1), noise.draw([stream]))
         for t in range(chunk.shape[1]):
-            states.append(env.get_state()["qpos"][0])
+            states.append(_joint_positions(env))
             result = env.step(chunk[:, t : t + 1])
             obs = result.obs
             success = success or bool(result.success[0])
+            total += float(result.reward[0])
             if done := bool(result.done[0]):
                 break
-    return np.stack(states), success
+    return np.stack(states), success, total
+
+
+def _joint_positions(env: VecEnv) -> NDArray[np.float64]:
+    state = env.get_state()
+    if "qpos" not in state:
+        raise GenpolicyError(f"task {env.spec.task!r} tells no joint positions that could be drawn")
+    return state["qpos"][0]
 
 
 def worth_filming(evaluation: Evaluation, count: int) -> list[int]:
-    """Seeds of the first ``count`` failures and the first ``count`` successes."""
-    failures = np.flatnonzero(~evaluation.success)[:count]
-    successes = np.flatnonzero(evaluation.success)[:count]
-    return [evaluation.seed0 + int(i) for i in (*failures, *successes)]
+    """Seeds of ``count`` failures and ``count`` successes, or of the worst and best returns."""
+    if evaluation.score == "return":
+        order = np.argsort(evaluation.returns, kind="stable")
+        worst, best = order[:count], order[count:][::-1][:count]
+    else:
+        worst = np.flatnonzero(~evaluation.success)[:count]
+        best = np.flatnonzero(evaluation.success)[:count]
+    return [evaluation.seed0 + int(i) for i in (*worst, *best)]
 
 
 def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:

@@ -72,7 +72,7 @@ def _rescues(
     for i in np.flatnonzero(~first.success & second.success)[: CANDIDATES * count]:
         seed = first.seed0 + int(i)
         paths = [record(policy, env, seed) for policy in (before, after)]
-        if [success for _, success in paths] == [False, True]:
+        if [success for _, success, _ in paths] == [False, True]:
             yield Rescue(seed, paths[0][0], paths[1][0])
             found += 1
         if found == count:

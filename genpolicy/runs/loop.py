@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ class LoopConfig:
     eval_first: bool = False  # evaluate before the first iteration too
     save_every: int = 0  # iterations between checkpoints; 0: at evaluations and at the end
     keep: int = 3  # newest checkpoints that stay, besides the best
-    stop_at: float | None = None  # end once the success interval's lower bound reaches this
+    stop_at: float | None = None  # end once the lower bound of the task's score reaches this
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Counters:
 
     iteration: int = 0
     wall_s: float = 0.0
-    best_lo: float = -1.0  # highest lower bound so far
+    best_lo: float = -math.inf  # highest lower bound of the task's score so far
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Run:
         self.counters = Counters(**counters)
 
     def _evaluate(self) -> Evaluation | None:
-        """Success of the present policy, also written to ``eval/``; rank 0 only."""
+        """How good the present policy is, also written to ``eval/``; rank 0 only."""
         if self.evaluate is None or not distributed.is_main():
             return None
         evaluation = self.evaluate()
@@ -103,7 +104,7 @@ class Run:
 
     def _reached(self, evaluation: Evaluation) -> bool:
         stop_at = self.config.stop_at
-        return stop_at is not None and evaluation.success_lo >= stop_at
+        return stop_at is not None and evaluation.score_lo >= stop_at
 
     def _log(self, clock: Clock, metrics: Metrics, evaluation: Evaluation | None) -> None:
         env_steps = self.algorithm.env_steps
@@ -120,9 +121,9 @@ class Run:
     def _save(self, clock: Clock, evaluation: Evaluation | None) -> None:
         """A checkpoint of this moment; ``best`` where its lower bound is the highest so far."""
         self.counters.wall_s = clock.wall_s()
-        better = evaluation is not None and evaluation.success_lo > self.counters.best_lo
+        better = evaluation is not None and evaluation.score_lo > self.counters.best_lo
         if evaluation is not None and better:
-            self.counters.best_lo = evaluation.success_lo
+            self.counters.best_lo = evaluation.score_lo
         folder = self.run_dir / "checkpoints"
         saved = checkpoint.save(
             folder,

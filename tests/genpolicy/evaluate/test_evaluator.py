@@ -8,6 +8,7 @@ import torch
 from toy_env import SPEC, TASK, BigStride, SlideEnv, SlidePolicy
 
 from genpolicy.evaluate.evaluator import EpisodeNoise, Evaluation, check_task, evaluate
+from genpolicy.evaluate.statistics import bootstrap, wilson
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError
 
 
@@ -73,6 +74,31 @@ def test_evaluation_reports():
     again = Evaluation.from_dict(report)
     np.testing.assert_array_equal(again.success, evaluation.success)
     assert again.seed0 == 1000
+
+
+def test_a_task_is_judged_by_its_score():
+    """The interval of the mean return is the bootstrap's; by it goes what is best."""
+    returns = np.array([1.0, 2.0, 6.0, 3.0, -40.0, 8.0])
+    for score, lo in (("return", bootstrap(returns)[0]), ("success", wilson(3, 6)[0])):
+        success = np.arange(6) % 2 == 0
+        evaluation = Evaluation(0, success, returns, np.ones(6, np.int64), score)
+        assert evaluation.score_lo == lo
+        assert evaluation.summary().startswith(score)
+        report = evaluation.to_dict()
+        assert Evaluation.from_dict(report).score_lo == lo
+        assert (report["return_lo"], report["return_hi"]) == bootstrap(returns)
+        assert report["return_lo"] < report["return_mean"] < report["return_hi"]
+        assert evaluation.metrics()["eval/return_lo"] == report["return_lo"]
+        assert evaluation.metrics()["eval/return_hi"] == report["return_hi"]
+    env = SlideEnv(4)
+    env.spec = replace(TASK, score="return")
+    assert evaluate(SlidePolicy(), env, episodes=4, seed0=0).score == "return"
+
+
+def test_files_from_before_there_was_a_score_load():
+    report = Evaluation(5, np.ones(3, bool), np.ones(3), np.ones(3, np.int64)).to_dict()
+    old = {k: v for k, v in report.items() if k not in ("score", "return_lo", "return_hi")}
+    assert Evaluation.from_dict(old).to_dict() == report
 
 
 def change_task(**changes):

@@ -56,6 +56,13 @@ def test_compare_needs_the_same_episodes():
         compare(np.ones(3, bool), np.ones(4, bool))
 
 
+def test_bootstrap_in_bounded_memory_is_the_same_bootstrap(monkeypatch):
+    values = np.random.default_rng(0).normal(size=50)
+    whole = bootstrap(values)
+    monkeypatch.setattr("genpolicy.evaluate.statistics.PICKS_AT_A_TIME", 50 * 999)
+    assert bootstrap(values) == whole
+
+
 def test_bootstrap_agrees_with_the_normal_interval_of_a_mean():
     values = np.random.default_rng(0).normal(3.0, 2.0, size=2000)
     half = Z * values.std() / math.sqrt(len(values))

@@ -127,6 +127,27 @@ def test_best_is_by_lower_bound_and_survives_pruning(tmp_path, make_algorithm):
     assert names == ["step_000000002", "step_000000005"]
 
 
+def returning(*means):
+    """Like ``outcomes``, of a task that is judged by its return: no episode ever succeeds."""
+    queue = list(means)
+
+    def run():
+        returns = queue.pop(0) + np.arange(100.0) / 100
+        return Evaluation(0, np.zeros(100, bool), returns, np.ones(100, np.int64), "return")
+
+    return run
+
+
+def test_best_and_end_go_by_the_return_where_the_task_does(tmp_path, make_algorithm):
+    run = tmp_path / "run"
+    run_of = start(run, make_algorithm(), returning(-900, -200, -500), iterations=3, eval_every=1)
+    assert (run / "checkpoints" / "best").read_text() == "step_000000002\n"
+    assert -200 < run_of.counters.best_lo < -199.5
+    ended = tmp_path / "ended"
+    start(ended, make_algorithm(), returning(10, 80, 99), iterations=3, eval_every=1, stop_at=80)
+    assert read_csv(ended / "metrics.csv")[-1]["step/update"] == 2
+
+
 def test_best_is_remembered_over_a_resume(tmp_path, make_algorithm):
     run = tmp_path / "run"
     start(run, make_algorithm(), outcomes(80), iterations=2, eval_every=2)
