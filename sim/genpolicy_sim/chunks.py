@@ -31,7 +31,8 @@ def checked_actions(
     if not np.isfinite(actions).all():
         bad = np.flatnonzero(~np.isfinite(actions).all(axis=(1, 2)))
         raise GenpolicyError(f"actions of environment {bad[0]} are not finite")
-    return np.clip(actions.astype(np.float64), spec.low, spec.high)
+    # Compiled code goes by addresses: whatever the layout that came in, rows follow each other.
+    return np.clip(actions.astype(np.float64, order="C"), spec.low, spec.high)
 
 
 def by_feature(history: NDArray[Any], spec: TaskSpec) -> Observation:

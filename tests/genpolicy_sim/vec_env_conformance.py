@@ -15,6 +15,7 @@ def check_vec_env(make, max_episode_steps="max_episode_steps"):
     check_seed_decides_each_start(make)
     check_history_is_at_control_rate(make)
     check_chunk_equals_single_steps(make)
+    check_memory_layout_does_not_matter(make)
     check_truncation_and_auto_reset(make, max_episode_steps)
     check_inactive_environments_rest(make)
     check_exact_resume(make)
@@ -92,6 +93,16 @@ def check_chunk_equals_single_steps(make):
     np.testing.assert_array_equal(together.rewards, rewards)
     assert (together.steps == 5).all()
     chunked.close(), single.close()
+
+
+def check_memory_layout_does_not_matter(make):
+    env = make(3)
+    actions = random_actions(env, 2)
+    env.reset(0)
+    expected = env.step(actions).obs
+    env.reset(0)
+    assert_same(env.step(np.asfortranarray(actions)).obs, expected)
+    env.close()
 
 
 def check_truncation_and_auto_reset(make, max_episode_steps):
