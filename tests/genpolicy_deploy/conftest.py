@@ -20,6 +20,16 @@ def controller_path(tmp_path_factory) -> Path:
     return build(tmp_path_factory.mktemp("onnx") / "tiny.onnx")
 
 
+@pytest.fixture(scope="session", params=["tiny", "diffusion", "flow", "gaussian"])
+def any_controller_path(request, controller_path, tmp_path_factory) -> Path:
+    """A controller written by hand, and one exported from every kind of policy."""
+    if request.param == "tiny":
+        return controller_path
+    from exported_controller import build_exported  # torch: not for tests of the robot alone
+
+    return build_exported(tmp_path_factory.mktemp("onnx") / f"{request.param}.onnx", request.param)
+
+
 @pytest.fixture
 def observation() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)

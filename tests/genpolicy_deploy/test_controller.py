@@ -32,8 +32,8 @@ def test_importing_every_module_loads_no_torch_and_no_simulator():
     assert result.returncode == 0, result.stderr
 
 
-def test_contract_round_trips_exactly(controller_path):
-    contract = Graph(controller_path).contract
+def test_contract_round_trips_exactly(any_controller_path):
+    contract = Graph(any_controller_path).contract
     again = Contract.from_json(contract.to_json())
     assert again.spec == contract.spec
     assert again.noise == contract.noise
@@ -111,8 +111,8 @@ def test_many_samples_need_a_value_function(build_controller, tmp_path):
         Controller(path, num_samples=2)
 
 
-def test_replay_is_exact_and_one_sample_is_the_base_policy(controller_path, observation):
-    many, again, one = (Controller(controller_path, n, seed=3) for n in (10, 10, 1))
+def test_replay_is_exact_and_one_sample_is_the_base_policy(any_controller_path, observation):
+    many, again, one = (Controller(any_controller_path, n, seed=3) for n in (10, 10, 1))
     for t in range(3):
         a, b = many.act(observation, t), again.act(observation, t)
         np.testing.assert_array_equal(a.actions, b.actions)
@@ -127,7 +127,7 @@ def test_replay_is_exact_and_one_sample_is_the_base_policy(controller_path, obse
     many.reset(3)
     np.testing.assert_array_equal(
         many.act(observation).actions,
-        Controller(controller_path, 10, seed=3).act(observation).actions,
+        Controller(any_controller_path, 10, seed=3).act(observation).actions,
     )
 
 
@@ -150,18 +150,19 @@ def test_history_stacks_control_steps(build_controller, tmp_path, observation):
         (lambda o: o | {"object": np.full(10, np.inf)}, "'object' is not finite"),
     ],
 )
-def test_bad_observations_never_become_actions(controller_path, observation, damage, message):
-    controller = Controller(controller_path)
+def test_bad_observations_never_become_actions(any_controller_path, observation, damage, message):
+    controller = Controller(any_controller_path)
     with pytest.raises(GenpolicyError, match=message):
         controller.act(damage(observation))
     # The fault leaves no trace: the next good observation gives what it would have given.
     np.testing.assert_array_equal(
-        controller.act(observation).actions, Controller(controller_path).act(observation).actions
+        controller.act(observation).actions,
+        Controller(any_controller_path).act(observation).actions,
     )
 
 
-def test_predict_follows_the_number_of_samples_in_the_noise(controller_path, observation):
-    controller = Controller(controller_path)
+def test_predict_follows_the_number_of_samples_in_the_noise(any_controller_path, observation):
+    controller = Controller(any_controller_path)
     obs = {k: v[None, None] for k, v in observation.items()}
     noise = np.random.default_rng(0).standard_normal((1, 5, 8, 7)).astype(np.float32)
     actions, scores = controller.predict(obs, {"noise": noise})

@@ -9,9 +9,9 @@ from genpolicy_deploy.cli import main
 from genpolicy_deploy.run import wilson
 
 
-def test_inspect_prints_and_writes_the_contract(controller_path, tmp_path, capsys):
+def test_inspect_prints_and_writes_the_contract(any_controller_path, tmp_path, capsys):
     path = tmp_path / "contract.json"
-    assert main(["inspect", str(controller_path), "--json", str(path)]) == 0
+    assert main(["inspect", str(any_controller_path), "--json", str(path)]) == 0
     out = capsys.readouterr().out
     assert "osc_pose_delta at 20 Hz" in out and "reproduced" in out
     contract = json.loads(path.read_text())
@@ -19,10 +19,11 @@ def test_inspect_prints_and_writes_the_contract(controller_path, tmp_path, capsy
     assert "golden" not in contract
 
 
-def test_bench_reports_bare_loop_and_each_number_of_samples(controller_path, tmp_path, capsys):
+@pytest.mark.parametrize("any_controller_path", ["tiny", "flow"], indirect=True)
+def test_bench_reports_bare_loop_and_each_number_of_samples(any_controller_path, tmp_path, capsys):
     path = tmp_path / "bench.json"
     code = main(
-        ["bench", str(controller_path), "--seconds", "0.6", "--hz", "100", "--json", str(path)]
+        ["bench", str(any_controller_path), "--seconds", "0.6", "--hz", "100", "--json", str(path)]
     )
     assert code == 0
     phases = json.loads(path.read_text())["phases"]

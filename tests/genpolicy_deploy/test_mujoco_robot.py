@@ -216,6 +216,16 @@ def test_cli_runs_episodes_and_writes_the_report(expert_path, tmp_path, capsys):
     assert main(["run", str(expert_path), "--json", str(path)]) == 2
 
 
+@pytest.mark.parametrize("any_controller_path", ["flow", "gaussian"], indirect=True)
+def test_controllers_of_every_policy_drive_the_robot(any_controller_path, tmp_path, capsys):
+    result, log = tmp_path / "out.json", tmp_path / "out.log"
+    run = f"run {any_controller_path} --robot mujoco --seconds 1 --json {result} --log {log}"
+    assert main(run.split()) == 0, capsys.readouterr()
+    assert json.loads(result.read_text())["deploy"]["ticks"] > 10
+    assert read_log(log).complete
+    assert main(["replay", str(log)]) == 0
+
+
 def test_unknown_robots_and_bad_configurations_are_refused(tmp_path):
     with pytest.raises(GenpolicyError, match=r"'r2d2' does not exist: choose .*mujoco"):
         robots.make("r2d2")

@@ -9,17 +9,29 @@ from genpolicy.data.normalizer import Normalizer
 from genpolicy.export import onnx as exporter
 from genpolicy.export.graph import ExpMish
 from genpolicy.export.onnx import PARITY_TOLERANCE, export, random_inputs
+from genpolicy.policies import POLICIES
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+from genpolicy.policies.flow import FlowConfig
+from genpolicy.policies.gaussian import GaussianConfig
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError, PolicySpec, TaskSpec
 from genpolicy.values.critic import ValueConfig, ValueFunction
 from genpolicy.values.rerank import RerankedPolicy
 
 SMALL = {"hidden": (16, 16, 16), "time_dim": 8, "train_steps": 10}
+FLOW = {"hidden": (16, 16, 16), "time_dim": 8}
 SAMPLERS = {
     "ddim": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, activation="mish"),
     "ddpm": DiffusionConfig(**SMALL, sample_steps=10, eta=1.0),
     "tuned": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, tuned_steps=3),
+    "euler": FlowConfig(**FLOW, sample_steps=10),
+    "heun": FlowConfig(**FLOW, sample_steps=2, solver="heun", squash="tanh", activation="mish"),
+    "zero": FlowConfig(**FLOW, sample_steps=3, initial_noise=0.0),
+    "mean": GaussianConfig(hidden=(16, 16, 16)),
+    "gaussian": GaussianConfig(
+        hidden=(16, 16, 16), std="independent", squash="tanh", execute_std=1.0
+    ),
 }
+EXPORTS = [*SAMPLERS, "ddim+value", "ddpm+value", "heun+value", "gaussian+value"]
 
 
 def make_spec():
@@ -43,19 +55,24 @@ def fitted(task):
     return Normalizer.fit(task, obs, torch.rand(50, 3) - 0.5).state_dict()
 
 
-@pytest.fixture(scope="module", params=["ddim", "ddim+value", "ddpm+value", "tuned"])
+def make_policy(spec, config):
+    policy_class = next(policy for policy, kind in POLICIES.values() if kind is type(config))
+    return policy_class(spec, config)
+
+
+@pytest.fixture(scope="module", params=EXPORTS)
 def exported(request, tmp_path_factory):
     """Each sampler with and without a value function: policy, value, file, contract."""
     sampler, _, with_value = request.param.partition("+")
     torch.manual_seed(0)
     spec = make_spec()
-    policy = DiffusionPolicy(spec, SAMPLERS[sampler])
+    policy = make_policy(spec, SAMPLERS[sampler])
     policy.normalizer.load_state_dict(fitted(spec.task))
     value = None
     if with_value:
         value = ValueFunction(ValueConfig(hidden=(16, 16), members=3), spec)
         value.normalizer.load_state_dict(fitted(spec.task))
-    if policy.frozen is not None:
+    if sampler == "tuned":
         torch.nn.init.normal_(policy.frozen.trunk.out.weight)  # the two halves must differ
     path = tmp_path_factory.mktemp("export") / "controller.onnx"
     contract = export(
@@ -116,6 +133,13 @@ def test_the_graph_is_deterministic_and_says_nothing_of_this_machine(exported):
     assert contract.parity_max_abs_err <= PARITY_TOLERANCE
 
 
+def test_every_draw_is_an_input_even_where_nothing_depends_on_it(exported):
+    """With a zero scale the noise still says how many samples are wanted."""
+    policy, _, path, _ = exported
+    names = [f"obs.{f.name}" for f in policy.spec.task.observations] + list(policy.noise_spec(1, 1))
+    assert [i.name for i in onnx.load(path).graph.input] == names
+
+
 def test_the_contract_describes_the_controller(exported):
     policy, value, path, contract = exported
     read = Controller(path, num_samples=1).contract
@@ -124,7 +148,10 @@ def test_the_contract_describes_the_controller(exported):
     assert read.checkpoint_hash == "abc"
     assert read.evaluation["episodes"] == 300
     assert read.has_scores == (value is not None)
-    assert read.sampler["steps"] == policy.config.sample_steps
+    config = policy.config_dict()
+    assert read.sampler["name"] == policy.name
+    assert read.sampler["steps"] == config.get("sample_steps", 1)
+    assert all(config[key] == value for key, value in read.sampler.items() if key != "steps")
     assert {p.key for p in onnx.load(path).metadata_props} == {METADATA_KEY}
 
 

@@ -1,6 +1,7 @@
 """What every policy promises: limits, replay, round trips; and which of them find two modes."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -99,7 +100,9 @@ def test_state_and_configuration_rebuild_the_policy(kind):
     file = io.BytesIO()
     torch.save(policy.state_dict(), file)
     file.seek(0)
-    again = build_policy(policy.config_dict(), policy.spec)
+    config = policy.config_dict()
+    assert json.loads(json.dumps(config)) == config
+    again = build_policy(config, policy.spec)
     again.load_state_dict(torch.load(file, weights_only=True))
     assert again.config == policy.config
     actions = policy.act(obs)

@@ -1,0 +1,29 @@
+"""Small untrained policies of every kind for Lift, exported as a user would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tiny_controller import lift_task
+
+from genpolicy.export.onnx import export
+from genpolicy.policies import build_policy
+from genpolicy.spec import PolicySpec
+from genpolicy.values.critic import ValueConfig, ValueFunction
+
+SMALL = {"hidden": [8, 8, 8]}
+KINDS = {
+    "diffusion": {"name": "diffusion", "time_dim": 8, "train_steps": 4, "sample_steps": 2},
+    "flow": {"name": "flow", "time_dim": 8, "sample_steps": 2},
+    "gaussian": {"name": "gaussian", "execute_std": 1.0},
+}
+
+
+def build_exported(path: Path, kind: str) -> Path:
+    """Write the controller of one kind, with a value function that chooses among 3 samples."""
+    torch.manual_seed(0)
+    spec = PolicySpec(lift_task(), obs_steps=1, chunk=8, exec_steps=4)
+    value = ValueFunction(ValueConfig(hidden=(8,), members=2), spec)
+    export(build_policy(SMALL | KINDS[kind], spec), value, path, num_samples=3)
+    return path
