@@ -67,6 +67,7 @@ from genpolicy_sim.native import (
     mj_sensorVel,
     mj_step,
     mj_step1,
+    mj_subtreeVel,
 )
 from genpolicy_sim.rendering import View
 
@@ -156,6 +157,7 @@ def sensors(model: int, data: int) -> None:
     mj_comPos(model, data)
     mj_comVel(model, data)
     mj_sensorPos(model, data)
+    mj_subtreeVel(model, data)  # else sensors of it stay as old as the last mj_step
     mj_sensorVel(model, data)
 
 
@@ -297,14 +299,14 @@ def advance(desk, thread, c, observe, outcome, command, refresh):  # noqa: ANN00
         command: compiled.
         refresh: compiled.
     """
-    gate = desk[0].gate
+    gate, count = desk[0].gate, desk[0].count
     if thread == 0:
-        publish(gate, desk[0].count, desk[0].helpers)
+        publish(gate, count, desk[0].helpers)
+    while thread == 0 or wait_for_work(gate):
         _work(desk[0], thread, c, observe, outcome, command, refresh)
-        join(gate, desk[0].count)
-        return
-    while wait_for_work(gate):
-        _work(desk[0], thread, c, observe, outcome, command, refresh)
+        if thread == 0:
+            join(gate, count)
+            return
 
 
 # ---------------------------------------------------------------- its face in Python

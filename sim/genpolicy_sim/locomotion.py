@@ -1,56 +1,114 @@
-"""Gymnasium's v5 locomotion tasks: hopper, walker2d, halfcheetah and ant, rule for rule."""
+"""Gymnasium's v5 locomotion tasks, rule for rule: hopper, walker2d, halfcheetah and ant.
+
+Scenes are Gymnasium's own files. Observations, rewards, terminations and the distribution of
+initial states are those of ``Hopper-v5``, ``Walker2d-v5``, ``HalfCheetah-v5`` and ``Ant-v5`` with
+their default arguments, to the last bit: even sums are taken in NumPy's order. Episodes last at
+most 1000 control steps. The control mode is ``actuator``: an action is what the motors get, in
+[-1, 1], held for one control step; a unit is the motor's full torque.
+"""
 
 # MuJoCo's names come from a compiled module without stubs.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
 from numba import njit
+from numpy.typing import DTypeLike
 
-from genpolicy.spec import ActionSpec, Feature, TaskSpec
+from genpolicy.spec import ActionSpec, Feature, TaskSpec, VecEnv
 from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.compiled_sim import (
     CompiledSim,
     CompiledTask,
     Initial,
     advance,
+    contact_forces,
     nothing,
     to_ctrl,
 )
 from genpolicy_sim.episodes import Array
 
+EPISODE_STEPS = 1000
+
 
 class Runner(NamedTuple):
-    """Constants of a planar runner; healthy is strictly between the bounds."""
+    """Constants of the planar runners. Healthy is strictly between the bounds."""
 
     dt: float  # s per control step
-    ctrl_cost: float  # per square of control
+    ctrl_cost: float  # per squared unit of control
     healthy_reward: float  # per step
-    z_low: float  # m, height of the torso
-    z_high: float
-    angle_low: float  # rad, pitch of the torso
-    angle_high: float
-    state_limit: float  # on all other coordinates and all velocities
+    height: tuple[float, float]  # m, of the torso
+    pitch: tuple[float, float]  # rad, of the torso
+    state_limit: float  # of all coordinates but the first two, and of all velocities
     velocity_limit: float  # observed velocities are clipped to it
-    terminates: bool
+
+
+class Ant(NamedTuple):
+    """Constants of the ant. Healthy includes the bounds."""
+
+    torso: int  # body
+    dt: float  # s per control step
+    ctrl_cost: float  # per squared unit of control
+    contact_cost: float  # per squared unit of clipped contact force
+    contact_limit: float  # N, N m: contact forces are clipped to it
+    healthy_reward: float  # per step
+    height: tuple[float, float]  # m, of the torso
 
 
 @njit(cache=True, nogil=True)
-def control_cost(action: Array, weight: float) -> float:
-    """Weighted sum of squares, summed as NumPy does for so few numbers."""
-    total = 0.0
-    for j in range(action.shape[0]):
-        total += action[j] * action[j]
-    return weight * total
+def sum_of_squares(values: Array, limit: float) -> float:
+    """Of a vector clipped to ``[-limit, limit]``, in the order in which NumPy adds up to 128.
+
+    Eight partial sums in turn, added pairwise; then what is left over.
+    """
+    n = values.shape[0]
+    part, whole = np.zeros(8), 0.0
+    eights = n - n % 8
+    for j in range(n):
+        clipped = min(max(values[j], -limit), limit)
+        if j < eights:
+            part[j % 8] += clipped * clipped
+        else:
+            if j == eights and eights:
+                whole = _pairwise(part)
+            whole += clipped * clipped
+    return _pairwise(part) if eights == n else whole
 
 
 @njit(cache=True, nogil=True)
-def observe(d: Any, c: Runner, memo: Array, out: Array) -> None:
+def _pairwise(p: Array) -> float:
+    return ((p[0] + p[1]) + (p[2] + p[3])) + ((p[4] + p[5]) + (p[6] + p[7]))
+
+
+@njit(cache=True, nogil=True)
+def runner_healthy(qpos: Array, qvel: Array, c: Runner) -> bool:
+    """Whether height, pitch and state are within the bounds."""
+    ok = c.height[0] < qpos[1] < c.height[1] and c.pitch[0] < qpos[2] < c.pitch[1]
+    if c.state_limit < np.inf:
+        for j in range(2, qpos.shape[0]):
+            ok = ok and -c.state_limit < qpos[j] < c.state_limit
+        for j in range(qvel.shape[0]):
+            ok = ok and -c.state_limit < qvel[j] < c.state_limit
+    return ok
+
+
+@njit(cache=True, nogil=True)
+def runner_reward(velocity: float, healthy: bool, action: Array, c: Runner) -> float:
+    """Forward velocity, m/s, and health, less control."""
+    alive = c.healthy_reward if healthy else 0.0
+    return (velocity + alive) - c.ctrl_cost * sum_of_squares(action, np.inf)
+
+
+@njit(cache=True, nogil=True)
+def observe_runner(d: Any, c: Runner, memo: Array, out: Array) -> None:
     """Positions without the distance travelled, and velocities."""
     nq = d.qpos.shape[0]
     for j in range(1, nq):
@@ -60,56 +118,221 @@ def observe(d: Any, c: Runner, memo: Array, out: Array) -> None:
 
 
 @njit(cache=True, nogil=True)
-def healthy(qpos: Array, qvel: Array, c: Runner) -> bool:
-    """Whether torso and state are within the bounds."""
-    ok = c.z_low < qpos[1] < c.z_high and c.angle_low < qpos[2] < c.angle_high
-    for j in range(2, qpos.shape[0]):
-        ok = ok and -c.state_limit < qpos[j] < c.state_limit
-    for j in range(qvel.shape[0]):
-        ok = ok and -c.state_limit < qvel[j] < c.state_limit
-    return ok
-
-
-@njit(cache=True, nogil=True)
-def outcome(d: Any, c: Runner, memo: Array, action: Array) -> tuple[float, bool, bool]:
-    """Forward velocity and health less control; ``memo`` is the position before, m."""
+def runner_outcome(d: Any, c: Runner, memo: Array, action: Array) -> tuple[float, bool, bool]:
+    """Reward; the end when not healthy; never a success. ``memo`` is x before, m."""
     velocity = (d.qpos[0] - memo[0]) / c.dt
     memo[0] = d.qpos[0]
-    ok = healthy(d.qpos, d.qvel, c)
-    alive = c.healthy_reward if ok else 0.0
-    reward = velocity + alive - control_cost(action, c.ctrl_cost)
-    return reward, c.terminates and not ok, False
+    healthy = runner_healthy(d.qpos, d.qvel, c)
+    return runner_reward(velocity, healthy, action, c), not healthy, False
 
 
 @njit(cache=True, nogil=True)
-def run(desk: Any, thread: int, c: Runner) -> None:
-    """The compiled loop of the planar runners."""
-    advance(desk, thread, c, observe, outcome, to_ctrl, nothing)
+def run_runner(desk: Any, thread: int, c: Runner) -> None:
+    """The loop of the planar runners."""
+    advance(desk, thread, c, observe_runner, runner_outcome, to_ctrl, nothing)
 
 
-def draw(rng: np.random.Generator, count: int) -> Array:
-    return rng.uniform(-1, 1, (count, 12))
+@njit(cache=True, nogil=True)
+def ant_healthy(qpos: Array, qvel: Array, c: Ant) -> bool:
+    """Whether the torso's height is within the bounds and the state finite."""
+    ok = c.height[0] <= qpos[2] <= c.height[1]
+    return ok and np.isfinite(qpos).all() and np.isfinite(qvel).all()
 
 
-def hopper(num_envs, *, history=1, dtype=np.float32, max_episode_steps=1000, num_threads=None):
-    path = files("gymnasium.envs.mujoco") / "assets" / "hopper.xml"
-    model = mujoco.MjModel.from_xml_path(str(path))
+@njit(cache=True, nogil=True)
+def ant_reward(velocity: float, healthy: bool, action: Array, forces: Array, c: Ant) -> float:
+    """Forward velocity, m/s, and health, less control and contact ``forces`` (a flat vector)."""
+    alive = c.healthy_reward if healthy else 0.0
+    control = c.ctrl_cost * sum_of_squares(action, np.inf)
+    contact = c.contact_cost * sum_of_squares(forces, c.contact_limit)
+    return (velocity + alive) - (control + contact)
 
-    def initial(draws):
-        q = model.qpos0 + 5e-3 * draws[:, :6]
-        return Initial(q, 5e-3 * draws[:, 6:], q[:, :1])
 
-    inf = np.inf
-    c = Runner(0.008, 1e-3, 1.0, 0.7, inf, -0.2, 0.2, 100.0, 10.0, True)
-    task = CompiledTask(model, 4, run, c, 11, 3, draw, 12, initial, 1)
-    spec = TaskSpec(
-        "hopper",
-        "Hopper",
-        (Feature("observation", (11,)),),
-        ActionSpec(("a", "b", "c"), ("",) * 3, (-1.0,) * 3, (1.0,) * 3),
-        "actuator",
-        125.0,
-        max_episode_steps,
+@njit(cache=True, nogil=True)
+def observe_ant(d: Any, c: Ant, memo: Array, out: Array) -> None:
+    """Positions without x and y, velocities, clipped contact forces on all bodies."""
+    nq, nv = d.qpos.shape[0], d.qvel.shape[0]
+    out[: nq - 2] = d.qpos[2:]
+    out[nq - 2 : nq - 2 + nv] = d.qvel
+    forces = d.cfrc_ext.reshape(-1)
+    for j in range(6, forces.shape[0]):  # the world's are left out
+        out[nq + nv - 8 + j] = min(max(forces[j], -c.contact_limit), c.contact_limit)
+
+
+@njit(cache=True, nogil=True)
+def ant_outcome(d: Any, c: Ant, memo: Array, action: Array) -> tuple[float, bool, bool]:
+    """Reward; the end when not healthy; never a success.
+
+    ``memo`` is the torso's x before, m, of the pose that the last substep began with: so does
+    Gymnasium measure it.
+    """
+    velocity = (d.xpos[c.torso, 0] - memo[0]) / c.dt
+    memo[0] = d.xpos[c.torso, 0]
+    healthy = ant_healthy(d.qpos, d.qvel, c)
+    reward = ant_reward(velocity, healthy, action, d.cfrc_ext.reshape(-1), c)
+    return reward, not healthy, False
+
+
+@njit(cache=True, nogil=True)
+def run_ant(desk: Any, thread: int, c: Ant) -> None:
+    """The loop of the ant."""
+    advance(desk, thread, c, observe_ant, ant_outcome, to_ctrl, contact_forces)
+
+
+@cache
+def load_model(name: str) -> mujoco.MjModel:
+    """Compile a scene of the installed Gymnasium, once per process."""
+    path = files("gymnasium").joinpath("envs", "mujoco", "assets", name)
+    return mujoco.MjModel.from_xml_path(str(path))
+
+
+def draw(
+    rng: np.random.Generator, count: int, nq: int, nv: int, noise: float, normal: bool
+) -> Array:
+    """Deviations ``[count, nq + nv]`` from the scene's initial state.
+
+    Positions are uniform within ``noise``; velocities, too, or normal with that deviation.
+    """
+    position = rng.uniform(-noise, noise, (count, nq))
+    if normal:
+        return np.hstack([position, noise * rng.standard_normal((count, nv))])
+    return np.hstack([position, rng.uniform(-noise, noise, (count, nv))])
+
+
+def initial(draws: Array, rest: Array) -> Initial:
+    """The initial states; the memory is where they are."""
+    qpos = rest + draws[:, : len(rest)]
+    return Initial(qpos, draws[:, len(rest) :], qpos[:, :1])
+
+
+def task_spec(name: str, robot: str, task: CompiledTask, max_episode_steps: int) -> TaskSpec:
+    """What a task observes and commands."""
+    model = task.model
+    joints = [model.joint(int(j)).name for j in model.actuator_trnid[:, 0]]
+    return TaskSpec(
+        task=name,
+        robot=robot,
+        observations=(Feature("observation", (task.obs_dim,), "m, rad, m/s, rad/s"),),
+        action=ActionSpec(
+            names=tuple(joints),
+            units=tuple(f"{gear:g} N m" for gear in model.actuator_gear[:, 0]),
+            low=tuple(model.actuator_ctrlrange[:, 0].tolist()),
+            high=tuple(model.actuator_ctrlrange[:, 1].tolist()),
+        ),
+        control_mode="actuator",
+        control_hz=1.0 / (model.opt.timestep * task.substeps),
+        max_episode_steps=max_episode_steps,
+        versions={package: version(package) for package in ("mujoco", "gymnasium")},
         score="return",
     )
-    return BatchEnv(CompiledSim(task, num_envs, num_threads), spec, history=history, dtype=dtype)
+
+
+def compiled(
+    model: mujoco.MjModel,
+    substeps: int,
+    run: Callable[..., None],
+    constants: Runner | Ant,
+    obs_dim: int,
+    noise: float,
+    normal: bool,
+) -> CompiledTask:
+    """A task as the engine takes it."""
+    return CompiledTask(
+        model=model,
+        substeps=substeps,
+        run=run,
+        constants=constants,
+        obs_dim=obs_dim,
+        action_dim=model.nu,
+        draw=partial(draw, nq=model.nq, nv=model.nv, noise=noise, normal=normal),
+        draw_dim=model.nq + model.nv,
+        initial=partial(initial, rest=model.qpos0),
+        memo_dim=1,
+        camera="track",
+    )
+
+
+def runner(scene: str, substeps: int, noise: float, normal: bool, **constants: Any) -> CompiledTask:
+    """A planar runner."""
+    model = load_model(scene)
+    c = Runner(dt=model.opt.timestep * substeps, **constants)
+    obs_dim = model.nq - 1 + model.nv
+    return compiled(model, substeps, run_runner, c, obs_dim, noise, normal)
+
+
+ANY = (-np.inf, np.inf)
+
+
+def hopper_task() -> CompiledTask:
+    """Hopper-v5."""
+    return runner(
+        "hopper.xml", 4, 5e-3, False, ctrl_cost=1e-3, healthy_reward=1.0,
+        height=(0.7, np.inf), pitch=(-0.2, 0.2), state_limit=100.0, velocity_limit=10.0,
+    )  # fmt: skip
+
+
+def walker2d_task() -> CompiledTask:
+    """Walker2d-v5."""
+    return runner(
+        "walker2d_v5.xml", 4, 5e-3, False, ctrl_cost=1e-3, healthy_reward=1.0,
+        height=(0.8, 2.0), pitch=(-1.0, 1.0), state_limit=np.inf, velocity_limit=10.0,
+    )  # fmt: skip
+
+
+def halfcheetah_task() -> CompiledTask:
+    """HalfCheetah-v5, which neither falls nor is rewarded for not doing so."""
+    return runner(
+        "half_cheetah.xml", 5, 0.1, True, ctrl_cost=0.1, healthy_reward=0.0,
+        height=ANY, pitch=ANY, state_limit=np.inf, velocity_limit=np.inf,
+    )  # fmt: skip
+
+
+def ant_task() -> CompiledTask:
+    """Ant-v5."""
+    model, substeps = load_model("ant.xml"), 5
+    c = Ant(
+        torso=1,
+        dt=model.opt.timestep * substeps,
+        ctrl_cost=0.5,
+        contact_cost=5e-4,
+        contact_limit=1.0,
+        healthy_reward=1.0,
+        height=(0.2, 1.0),
+    )
+    obs_dim = model.nq - 2 + model.nv + 6 * (model.nbody - 1)
+    return compiled(model, substeps, run_ant, c, obs_dim, 0.1, True)
+
+
+def make(
+    name: str,
+    robot: str,
+    build: Callable[[], CompiledTask],
+    num_envs: int,
+    *,
+    history: int = 1,
+    dtype: DTypeLike = np.float32,
+    max_episode_steps: int = EPISODE_STEPS,
+    num_threads: int | None = None,
+) -> VecEnv:
+    """Factory of the entry points.
+
+    Args:
+        name: the task's.
+        robot: what runs.
+        build: the task.
+        num_envs: N.
+        history: To, observations per observation.
+        dtype: of the observations.
+        max_episode_steps: where episodes are truncated.
+        num_threads: physics threads; default all available cores.
+    """
+    task = build()
+    spec = task_spec(name, robot, task, max_episode_steps)
+    sim = CompiledSim(task, num_envs, num_threads)
+    return BatchEnv(sim, spec, history=history, dtype=dtype)
+
+
+hopper = partial(make, "hopper", "Hopper", hopper_task)
+walker2d = partial(make, "walker2d", "Walker2d", walker2d_task)
+halfcheetah = partial(make, "halfcheetah", "HalfCheetah", halfcheetah_task)
+ant = partial(make, "ant", "Ant", ant_task)
