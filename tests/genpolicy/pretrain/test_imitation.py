@@ -61,6 +61,22 @@ def make_diffusion():
     return build_policy(config, SPEC)
 
 
+def make_flow():
+    torch.manual_seed(0)
+    return build_policy({"name": "flow", "hidden": [32, 32, 32]}, SPEC)
+
+
+def make_gaussian():
+    torch.manual_seed(0)
+    config = {"name": "gaussian", "hidden": [32, 32, 32], "std": "independent"}
+    return build_policy(config, SPEC)
+
+
+POLICIES = pytest.mark.parametrize(
+    "make_policy", [make_linear, make_diffusion, make_flow, make_gaussian]
+)
+
+
 def run(imitation, steps):
     for _ in range(steps):
         imitation.collect()
@@ -96,7 +112,7 @@ def test_learning_rate_warms_up_and_falls():
     assert [learning_rate(constant, step) for step in (0, 1, 500)] == [1.0] * 3
 
 
-@pytest.mark.parametrize("make_policy", [make_linear, make_diffusion])
+@POLICIES
 def test_loss_falls(make_policy):
     imitation = Imitation(make_policy(), make_dataset(), CONFIG)
     first = [run(imitation, 1).metrics()["train/loss"] for _ in range(10)]
@@ -136,7 +152,7 @@ def test_batch_may_exceed_the_data():
     assert math.isfinite(imitation.metrics()["train/loss"])
 
 
-@pytest.mark.parametrize("make_policy", [make_linear, make_diffusion])
+@POLICIES
 def test_resume_is_exact(make_policy):
     config = replace(CONFIG, decay_steps=20)
     whole = run(Imitation(make_policy(), make_dataset(), config, seed=3), 20)
@@ -178,8 +194,9 @@ def test_constant_dimensions_and_one_step_episodes():
     np.testing.assert_allclose(actions[..., 1], -0.25)
 
 
-def test_bfloat16_keeps_float32_weights():
-    imitation = run(Imitation(make_diffusion(), make_dataset(), replace(CONFIG, bf16=True)), 3)
+@pytest.mark.parametrize("make_policy", [make_diffusion, make_flow, make_gaussian])
+def test_bfloat16_keeps_float32_weights(make_policy):
+    imitation = run(Imitation(make_policy(), make_dataset(), replace(CONFIG, bf16=True)), 3)
     assert all(p.dtype == torch.float32 for p in imitation.model.parameters())
     assert math.isfinite(imitation.metrics()["train/loss"])
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from genpolicy.policies import build_policy
 from genpolicy.spec import GenpolicyError, PolicySpec
 from genpolicy.values.critic import ValueConfig, ValueFunction
 from genpolicy.values.rerank import RerankedPolicy, select
@@ -49,6 +50,18 @@ def test_executes_the_best_of_its_samples(policy, value, obs):
     for b in range(5):
         for n in range(2):
             assert torch.equal(chosen[b, n], chunks[b, n * 6 + best[b, n]])
+
+
+@pytest.mark.parametrize("kind", ["flow", "gaussian"])
+def test_every_kind_of_policy_can_be_re_ranked(kind, spec, value, obs):
+    base = build_policy({"name": kind, "hidden": [16, 16, 16]}, spec)
+    reranked = RerankedPolicy(base, value, num_samples=6)
+    noise = draw(reranked, 5, 1)
+    chosen = reranked.sample(obs, noise=noise, deterministic=False)
+    chunks = base.sample(obs, noise=noise, num_samples=6, deterministic=False)
+    best = value.score(obs, chunks).argmax(-1)
+    assert torch.equal(chosen[:, 0], chunks[torch.arange(5), best])
+    assert len(best.unique()) > 1
 
 
 def test_act_takes_and_gives_numpy(policy, value, obs):
