@@ -41,6 +41,7 @@ mj_step, mj_step1, mj_step2 = _external("mj_step"), _external("mj_step1"), _exte
 mj_forward, mj_resetData = _external("mj_forward"), _external("mj_resetData")
 mj_kinematics, mj_comPos, mj_comVel = map(_external, ("mj_kinematics", "mj_comPos", "mj_comVel"))
 mj_sensorPos, mj_sensorVel = _external("mj_sensorPos"), _external("mj_sensorVel")
+mj_subtreeVel = _external("mj_subtreeVel")
 mj_rnePostConstraint = _external("mj_rnePostConstraint")
 
 
