@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from genpolicy_sim.experts.avoid import AvoidExpert
 from genpolicy_sim.experts.lift import LiftExpert
+from genpolicy_sim.experts.push_t import PushTExpert
 
-EXPERTS = {"lift": LiftExpert}
+EXPERTS = {"avoid": AvoidExpert, "lift": LiftExpert, "push_t": PushTExpert}
