@@ -27,13 +27,13 @@ class TaskConfig:
 
 @dataclass
 class DataConfig:
-    """Which demonstrations, from robomimic HDF5 files.
+    """Which demonstrations, from HDF5 files: robomimic's, Minari's or D4RL's layout.
 
     Attributes:
         path: One file, or a list ``[A.hdf5,B.hdf5]`` of the same task.
         obs_keys: Observations to use; null for those of the task.
         max_episodes: Only the first so many; null for all.
-        mask: Only the demonstrations of this mask in the file (``train``); null for all.
+        mask: Only the demonstrations of this mask in a robomimic file (``train``); null for all.
     """
 
     path: Any = MISSING

@@ -108,13 +108,13 @@ def _checkpoint(path: Path) -> str:
 
 
 def _demonstrations(path: Path) -> str:
-    from genpolicy.data.robomimic import read_robomimic
+    from genpolicy.data.hdf5 import read_demonstrations
 
-    demos = read_robomimic(path)
+    demos = read_demonstrations(path)
     last = demos.starts + demos.lengths - 1
     lengths = demos.lengths
     lines = [
-        f"{path}: robomimic HDF5, {demos.num_episodes} episodes, {len(demos)} steps",
+        f"{path}: HDF5, {demos.num_episodes} episodes, {len(demos)} steps",
         *_task(demos.task),
         f"lengths       {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}",
         f"ended         {demos.dones[last].mean():.0%} by the task, the others by time",

@@ -3,6 +3,7 @@
 Examples:
     genpolicy pretrain task=lift policy=diffusion_mlp data.path=demos.hdf5
     genpolicy pretrain task=null data.path=real_robot.hdf5 iterations=20000
+    genpolicy pretrain task=hopper data.path=main_data.hdf5
     genpolicy pretrain -m seed=0,1,2 data.path=demos.hdf5
     genpolicy pretrain resume=runs/lift/imitation/RUN
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
 from genpolicy.commands.configs import Pretrain
 from genpolicy.commands.schemas import build_component
-from genpolicy.data.robomimic import read_robomimic
+from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.data.windows import ChunkDataset
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.policies import build_policy
@@ -28,11 +29,15 @@ def run(config: Pretrain, invocation: Invocation) -> Path:
     device = prepare(config.device, config.num_threads)
     resumed = stored(config.resume)
     data = config.data
-    demos = read_robomimic(
-        data.path, obs_keys=data.obs_keys, max_episodes=data.max_episodes, mask=data.mask
+    env = make_env(config.task, config.num_envs, config.obs_steps) if config.task else None
+    demos = read_demonstrations(
+        data.path,
+        task=env.spec if env else None,
+        obs_keys=data.obs_keys,
+        max_episodes=data.max_episodes,
+        mask=data.mask,
     )
     spec = PolicySpec(demos.task, config.obs_steps, config.chunk, config.exec_steps)
-    env = make_env(config.task, config.num_envs, config.obs_steps) if config.task else None
     if env is not None:
         check_task(spec, env)
     seeding.seed_torch(config.seed)

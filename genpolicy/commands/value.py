@@ -20,7 +20,7 @@ from genpolicy.commands.common import (
 )
 from genpolicy.commands.configs import Value
 from genpolicy.commands.schemas import build_component
-from genpolicy.data.robomimic import read_robomimic
+from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.runs import seeding
 from genpolicy.runs.load import load
@@ -36,7 +36,13 @@ def run(config: Value, invocation: Invocation) -> Path:
     policy = load(config.checkpoint, device)
     data = config.data
     keys = data.obs_keys or [feature.name for feature in policy.spec.task.observations]
-    demos = read_robomimic(data.path, obs_keys=keys, max_episodes=data.max_episodes, mask=data.mask)
+    demos = read_demonstrations(
+        data.path,
+        task=policy.spec.task,
+        obs_keys=keys,
+        max_episodes=data.max_episodes,
+        mask=data.mask,
+    )
     seeding.seed_torch(config.seed)
     algorithm = CalQL(
         build_component("algo", config.algo, CalQLConfig), policy, demos, config.seed, device

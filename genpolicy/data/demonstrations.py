@@ -109,7 +109,7 @@ def _check_bounds(actions: NDArray[Any], task: TaskSpec, where: str) -> None:
         raise GenpolicyError(
             f"{where}: actions[{step}] has {task.action.names[dim]}={actions[step, dim]:.4g}, "
             f"outside [{low[dim]:.4g}, {high[dim]:.4g}]: scale the actions, or state their true "
-            "bounds in the file's genpolicy_task attribute"
+            "bounds in the file (genpolicy_task in robomimic's, action_space in Minari's)"
         )
 
 

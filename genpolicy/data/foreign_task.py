@@ -1,13 +1,18 @@
 """A task description for data that states none: published robomimic files, other people's data.
 
-What robomimic's ``env_args`` says is used (task, robot, controller scales, rate, version); what
-it does not say stays unnamed rather than guessed.
+What robomimic's ``env_args`` or Gymnasium's ``env_spec`` says is used (task, robot, controller
+scales, rate, version); what they do not say stays unnamed rather than guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError, TaskSpec
 
@@ -105,3 +110,77 @@ def _action(action_dim: int, mode: str) -> ActionSpec:
         low=(-1.0,) * action_dim,
         high=(1.0,) * action_dim,
     )
+
+
+def derive_gym_task(
+    env_spec: Mapping[str, Any],
+    action_space: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    action_dim: int,
+    longest: int,
+    stem: str,
+) -> TaskSpec:
+    """Build the description of Gymnasium data: what Minari keeps of the environment, and shapes.
+
+    Args:
+        env_spec: Gymnasium's, with ``id`` and ``max_episode_steps``; empty if unknown.
+        action_space: Minari's description of a Box, with ``low`` and ``high``; without them
+            actions are taken to lie in [-1, 1].
+        shapes: Of the observations, by name.
+        action_dim: Da.
+        longest: Steps of the longest episode.
+        stem: The task's name where ``env_spec`` has none.
+    """
+    try:
+        low, high = (np.ravel(action_space[key]).astype(float) for key in ("low", "high"))
+        stated = low.shape == high.shape == (action_dim,) and np.isfinite([low, high]).all()
+    except (KeyError, TypeError, ValueError):
+        low, high, stated = np.zeros(0), np.zeros(0), False
+    if not stated:
+        low, high = -np.ones(action_dim), np.ones(action_dim)
+    return TaskSpec(
+        task=str(env_spec.get("id") or stem).rpartition(":")[2].replace("/", "-"),
+        robot="unknown",
+        observations=tuple(Feature(name, shape) for name, shape in shapes.items()),
+        action=ActionSpec(
+            tuple(f"action_{i}" for i in range(action_dim)),
+            ("",) * action_dim,
+            tuple(low.tolist()),
+            tuple(high.tolist()),
+        ),
+        control_mode="unspecified",
+        control_hz=DEFAULT_HZ,
+        max_episode_steps=int(env_spec.get("max_episode_steps") or longest),
+        score="return",
+    )
+
+
+def select(
+    task: TaskSpec, obs_keys: Sequence[str], shapes: dict[str, tuple[int, ...]], path: Path
+) -> TaskSpec:
+    """The task with these observations only; units stay known where the task knew them."""
+    known = {feature.name: feature for feature in task.observations}
+    unknown = [key for key in obs_keys if key not in shapes]
+    if unknown or not obs_keys:
+        raise GenpolicyError(
+            f"{path}: no observation {unknown}: choose observation keys among {sorted(shapes)}"
+        )
+    features = tuple(known.get(key, Feature(key, tuple(shapes[key]))) for key in obs_keys)
+    return replace(task, observations=features)
+
+
+def parse_json(text: Any, path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in attribute ``name``, or a sentence that says why there is none."""
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise GenpolicyError(f"{path}: attribute {name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise GenpolicyError(f"{path}: attribute {name} is not a JSON object")
+    return value
+
+
+def number(name: str, prefix: str) -> int | None:
+    """The i of ``<prefix><i>``, None for other names."""
+    suffix = name.removeprefix(prefix)
+    return int(suffix) if suffix != name and suffix.isdecimal() else None

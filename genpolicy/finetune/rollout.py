@@ -99,12 +99,14 @@ class Rollout:
         if not self._ended:
             return {}
         returns, lengths, success = np.concatenate(self._ended, axis=1)
-        return {
+        metrics = {
             "rollout/return_mean": float(returns.mean()),
             "rollout/episode_len": float(lengths.mean()),
-            "rollout/success_rate": float(success.mean()),
             "rollout/episodes": float(returns.size),
         }
+        if self.env.spec.score == "success":  # others may never succeed
+            metrics["rollout/success_rate"] = float(success.mean())
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Simulator state and the running episode counts."""

@@ -7,7 +7,7 @@ import pytest
 from toy_demonstrations import make_episode, make_task
 
 from genpolicy.cli import main
-from genpolicy.data.robomimic import RobomimicWriter
+from genpolicy.data.robomimic_writer import RobomimicWriter
 
 FAST = ["num_threads=1", "wandb.mode=disabled"]
 SMALL = ["policy.hidden=[16,16,16]", "policy.train_steps=4", "policy.sample_steps=2"]

@@ -6,7 +6,7 @@ import pytest
 from genpolicy_sim import rendering
 
 from genpolicy.cli import main
-from genpolicy.data.robomimic import read_robomimic
+from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.runs import checkpoint
 from genpolicy.runs.logger import read_csv
 from genpolicy.spec import GenpolicyError
@@ -41,14 +41,14 @@ def chain(tmp_path_factory):
 
 
 def test_expert_data_is_kept_only_where_it_succeeded(chain):
-    demos = read_robomimic(chain / "demos.hdf5")
+    demos = read_demonstrations(chain / "demos.hdf5")
     assert demos.num_episodes == 4
     assert demos.task.task == "lift"
     assert demos.dones[demos.starts + demos.lengths - 1].all()
 
 
 def test_policy_data_is_kept_whatever_happened(chain):
-    assert read_robomimic(chain / "roll.hdf5").num_episodes == 4
+    assert read_demonstrations(chain / "roll.hdf5").num_episodes == 4
 
 
 def test_training_runs_evaluated_themselves(chain):

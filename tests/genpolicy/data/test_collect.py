@@ -6,7 +6,8 @@ from toy_demonstrations import make_task
 
 from genpolicy.data.collect import collect_episodes
 from genpolicy.data.demonstrations import Demonstrations, check_episode
-from genpolicy.data.robomimic import RobomimicWriter, read_robomimic
+from genpolicy.data.hdf5 import read_demonstrations
+from genpolicy.data.robomimic_writer import RobomimicWriter
 from genpolicy.spec import GenpolicyError, StepResult
 
 HORIZON = 9
@@ -135,4 +136,4 @@ def test_collected_file_is_the_data_set(tmp_path):
         collect_episodes(env, act, 5, writer.add)
     collect_episodes(env, act, 5, episodes.append)
     direct = Demonstrations.from_episodes(episodes, env.spec)
-    assert read_robomimic(tmp_path / "d.hdf5").fingerprint == direct.fingerprint
+    assert read_demonstrations(tmp_path / "d.hdf5").fingerprint == direct.fingerprint

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_demonstrations import make_episode, make_task
 
-from genpolicy.data.robomimic import RobomimicWriter, read_robomimic
+from genpolicy.data.hdf5 import read_demonstrations
+from genpolicy.data.robomimic_writer import RobomimicWriter
 from genpolicy.spec import GenpolicyError
 
 ENV_ARGS = {
@@ -57,7 +58,7 @@ def test_what_is_written_is_read(lengths, dims, action_dim):
     rng = np.random.default_rng(1)
     episodes = [make_episode(task, length, rng) for length in lengths]
     with tempfile.TemporaryDirectory() as folder:
-        demos = read_robomimic(write(Path(folder) / "d.hdf5", task, episodes))
+        demos = read_demonstrations(write(Path(folder) / "d.hdf5", task, episodes))
     assert demos.task == task
     assert demos.lengths.tolist() == lengths
     assert demos.next_obs is not None
@@ -90,31 +91,31 @@ def test_schema_is_robomimics(path, episodes):
 def test_every_tenth_demonstration_is_for_validation(tmp_path, task):
     rng = np.random.default_rng(0)
     path = write(tmp_path / "d.hdf5", task, [make_episode(task, i + 1, rng) for i in range(21)])
-    assert read_robomimic(path, mask="valid").lengths.tolist() == [10, 20]
-    assert read_robomimic(path, mask="train").num_episodes == 19
+    assert read_demonstrations(path, mask="valid").lengths.tolist() == [10, 20]
+    assert read_demonstrations(path, mask="train").num_episodes == 19
     # Demonstrations come in the order of their numbers: 10 after 9, not after 1.
-    assert read_robomimic(path).lengths.tolist() == list(range(1, 22))
-    assert read_robomimic(path, max_episodes=3).lengths.tolist() == [1, 2, 3]
+    assert read_demonstrations(path).lengths.tolist() == list(range(1, 22))
+    assert read_demonstrations(path, max_episodes=3).lengths.tolist() == [1, 2, 3]
 
 
 def test_several_files_become_one_data_set(tmp_path, task, path):
     rng = np.random.default_rng(5)
     longer = replace(task, max_episode_steps=80, versions={"toy": "2"})
     other = write(tmp_path / "other.hdf5", longer, [make_episode(task, 5, rng)])
-    demos = read_robomimic([path, other])
+    demos = read_demonstrations([path, other])
     assert demos.lengths.tolist() == [4, 1, 7, 5]
     assert demos.starts.tolist() == [0, 4, 5, 12]
     assert demos.task.max_episode_steps == 80
-    assert read_robomimic([path, other], max_episodes=2).num_episodes == 2
-    assert demos.fingerprint != read_robomimic(path).fingerprint
+    assert read_demonstrations([path, other], max_episodes=2).num_episodes == 2
+    assert demos.fingerprint != read_demonstrations(path).fingerprint
 
 
 def test_fingerprint_is_of_the_data_not_of_the_file(tmp_path, task, episodes, path):
     again = write(tmp_path / "again.hdf5", task, episodes)
-    assert read_robomimic(path).fingerprint == read_robomimic(again).fingerprint
+    assert read_demonstrations(path).fingerprint == read_demonstrations(again).fingerprint
     episodes[1].actions[0, 0] += 0.25 * (1 if episodes[1].actions[0, 0] < 0 else -1)
     changed = write(tmp_path / "changed.hdf5", task, episodes)
-    assert read_robomimic(path).fingerprint != read_robomimic(changed).fingerprint
+    assert read_demonstrations(path).fingerprint != read_demonstrations(changed).fingerprint
 
 
 def test_files_of_different_tasks_are_refused(tmp_path, task, path):
@@ -122,11 +123,11 @@ def test_files_of_different_tasks_are_refused(tmp_path, task, path):
     other = replace(task, control_hz=50.0)
     second = write(tmp_path / "second.hdf5", other, [make_episode(task, 3, rng)])
     with pytest.raises(GenpolicyError, match=r"second\.hdf5: control_hz differs from .*demos"):
-        read_robomimic([path, second])
+        read_demonstrations([path, second])
 
 
 def test_observations_can_be_chosen(path, task):
-    demos = read_robomimic(path, obs_keys=["velocity"])
+    demos = read_demonstrations(path, obs_keys=["velocity"])
     assert [f.name for f in demos.task.observations] == ["velocity"]
     assert demos.task.observations[0].unit == "m"
     assert list(demos.obs) == ["velocity"]
@@ -157,7 +158,7 @@ def foreign(path):
 
 
 def test_published_file_gives_its_task(foreign):
-    demos = read_robomimic(foreign)
+    demos = read_demonstrations(foreign)
     task = demos.task
     assert (task.task, task.robot, task.control_hz) == ("lift", "Panda", 20.0)
     names = [f.name for f in task.observations]
@@ -180,7 +181,7 @@ def test_robosuite_15_nests_its_controllers(foreign):
         args["env_kwargs"]["controller_configs"] = body
         del args["env_kwargs"]["control_freq"]
         file["data"].attrs["env_args"] = json.dumps(args)
-    task = read_robomimic(foreign).task
+    task = read_demonstrations(foreign).task
     assert task.control == {"position_scale": 0.1, "rotation_scale": 0.2}
     assert task.control_hz == 20.0
 
@@ -194,7 +195,7 @@ def test_unknown_environment_is_described_by_its_shapes(foreign):
             del demo["obs"]
             demo["obs/flat"] = np.zeros((steps, 4))
             demo["obs/scalar"] = np.zeros(steps)
-    demos = read_robomimic(foreign)
+    demos = read_demonstrations(foreign)
     shapes = {f.name: f.shape for f in demos.task.observations}
     assert shapes == {"flat": (4,), "scalar": (1,)}
     assert demos.obs["scalar"].shape == (len(demos), 1)
@@ -207,7 +208,7 @@ def test_unknown_environment_is_described_by_its_shapes(foreign):
 
 def refuses(path, *words, **kwargs):
     with pytest.raises(GenpolicyError) as caught:
-        read_robomimic(path, **kwargs)
+        read_demonstrations(path, **kwargs)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -251,7 +252,7 @@ def _with(array, value):
 
 
 BAD = [
-    ("no data group", lambda f: f.move("data", "stuff"), ["no group `data`", "stuff"]),
+    ("no data group", lambda f: f.move("data", "stuff"), ["robomimic's group `data`", "stuff"]),
     ("no demos", lambda f: [f["data"].pop(k) for k in list(f["data"])], ["no demonstration"]),
     ("no obs", lambda f: f["data/demo_1"].pop("obs"), ["demo_1: no group `obs`", "dataset_states"]),
     ("no actions", lambda f: f["data/demo_0"].pop("actions"), ["demo_0: no dataset `actions`"]),
@@ -458,6 +459,6 @@ def test_robomimic_reads_our_file(path):
         load_next_obs=True,
         filter_by_attribute="train",
     )
-    demos = read_robomimic(path)
+    demos = read_demonstrations(path)
     assert len(sequences) == len(demos)
     np.testing.assert_allclose(sequences[0]["actions"][-4:], demos.actions[:4], atol=1e-6)
