@@ -3,6 +3,7 @@
 Examples:
     genpolicy collect task=lift out=demos.hdf5 episodes=200
     genpolicy collect task=lift out=rollouts.hdf5 episodes=300 checkpoint=runs/lift/imitation/RUN
+    genpolicy collect task=hopper out=medium.hdf5 episodes=100 checkpoint=runs/hopper/ppo/RUN
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import genpolicy_sim
 from genpolicy.commands.common import Invocation, make_env, prepare
 from genpolicy.commands.configs import Collect
 from genpolicy.data.collect import CollectStats, collect_episodes
-from genpolicy.data.robomimic import RobomimicWriter
+from genpolicy.data.robomimic_writer import RobomimicWriter
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.runs.files import refuse_existing
 from genpolicy.runs.load import load
@@ -34,7 +35,9 @@ def run(config: Collect, invocation: Invocation) -> None:
     policy = load(config.checkpoint, device) if config.checkpoint else None
     env = make_env(config.task, config.num_envs, policy.spec.obs_steps if policy else 1)
     act, on_wave = _driver(config, policy, env)
-    only = config.success_only if config.success_only is not None else policy is None
+    only = config.success_only
+    if only is None:  # what is judged by its return may never succeed
+        only = policy is None and env.spec.score == "success"
     with (
         RobomimicWriter(config.out, env_args(env.spec), env.spec) as writer,
         ProgressBar("collecting", config.episodes) as bar,
@@ -49,7 +52,7 @@ def run(config: Collect, invocation: Invocation) -> None:
             on_wave=on_wave,
             progress=lambda kept: bar.advance(kept - bar.done),
         )
-    _report(config.out, stats)
+    say(f"{config.out}: {summary(stats, env.spec)}")
 
 
 def _driver(config: Collect, policy: Any, env: VecEnv) -> tuple[Callable[..., Any], Any]:
@@ -66,7 +69,10 @@ def _driver(config: Collect, policy: Any, env: VecEnv) -> tuple[Callable[..., An
 
 
 def env_args(task: TaskSpec) -> dict[str, Any]:
-    """Robomimic's description of a robosuite task (type 1)."""
+    """Robomimic's description of the task: of robosuite's (type 1), else Gymnasium's (type 2)."""
+    if "robosuite" not in task.versions:
+        version = task.versions.get("gymnasium", "")
+        return {"env_name": task.task, "env_version": version, "type": 2, "env_kwargs": {}}
     return {
         "env_name": task.task.title().replace("_", ""),
         "env_version": task.versions.get("robosuite", ""),
@@ -83,8 +89,9 @@ def env_args(task: TaskSpec) -> dict[str, Any]:
     }
 
 
-def _report(out: str, stats: CollectStats) -> None:
-    say(
-        f"{out}: {stats.kept} episodes of {stats.attempts} attempts, "
-        f"{stats.successes / stats.attempts:.0%} of which succeeded ({stats.env_steps} steps)."
-    )
+def summary(stats: CollectStats, task: TaskSpec) -> str:
+    """One line for people, by what the task is judged by."""
+    how = f"{stats.successes / stats.attempts:.0%} of which succeeded"
+    if task.score == "return":
+        how = f"mean return {stats.total_return / stats.attempts:.4g}"
+    return f"{stats.kept} episodes of {stats.attempts} attempts, {how} ({stats.env_steps} steps)."

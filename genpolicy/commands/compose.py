@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import genpolicy_sim
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -68,10 +70,19 @@ def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
 
 def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     register()
+    _register_tasks()
     folder = str(data_path("configs"))
     overrides = without_nulls(overrides)
     with initialize_config_dir(folder, job_name=f"genpolicy_{verb}", version_base=VERSION_BASE):
         return hydra_compose(config_name=verb, overrides=overrides)
+
+
+def _register_tasks() -> None:
+    """Give other packages' tasks an entry in the group: their name, and options by ``+``."""
+    for name in genpolicy_sim.tasks():
+        if not (data_path("configs") / "task" / f"{name}.yaml").exists():
+            node = {"name": name, "options": {}}
+            ConfigStore.instance().store(group="task", name=name, node=node)
 
 
 def explain(verb: str, error: Exception, overrides: Sequence[str]) -> str:

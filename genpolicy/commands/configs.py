@@ -120,7 +120,8 @@ class Collect(Common):
         out: The HDF5 file to write; must not exist.
         episodes: Episodes to keep.
         checkpoint: The policy that acts; null for the scripted expert.
-        success_only: Drop failures; null for: of the expert yes, of a policy no.
+        success_only: Drop failures; null for: of the expert yes (where the task is judged by
+            success), of a policy no.
         expert: Options of the scripted expert, such as ``{noise: 0.3, bimodal: true}``.
     """
 

@@ -19,12 +19,13 @@ MAX_ATTEMPTS_PER_EPISODE = 20
 
 
 class CollectStats(NamedTuple):
-    """What a collection did: ``kept`` of ``attempts`` episodes, ``successes`` among attempts."""
+    """What a collection did: ``kept`` of ``attempts`` episodes; the rest is over all attempts."""
 
     kept: int
     attempts: int
     successes: int
     env_steps: int
+    total_return: float
 
 
 def collect_episodes(
@@ -57,6 +58,7 @@ def collect_episodes(
         GenpolicyError: Almost no attempt succeeds, or an action is not finite.
     """
     kept = attempts = successes = env_steps = 0
+    total_return = 0.0
     while kept < episodes:
         if attempts >= MAX_ATTEMPTS_PER_EPISODE * episodes:
             raise GenpolicyError(
@@ -70,12 +72,13 @@ def collect_episodes(
         for episode, success in wave:
             successes += success
             env_steps += len(episode)
+            total_return += float(episode.rewards.sum())
             if kept < episodes and (success or not success_only):
                 sink(episode)
                 kept += 1
         if progress is not None:
             progress(kept)
-    return CollectStats(kept, attempts, successes, env_steps)
+    return CollectStats(kept, attempts, successes, env_steps, total_return)
 
 
 def _run_wave(env: VecEnv, act: Act, seed: int) -> list[tuple[Episode, bool]]:
@@ -112,15 +115,18 @@ class _Record:
         self.actions = np.empty((steps, count, dim))
         self.rewards = np.zeros((steps, count))
         self.dones = np.zeros((steps, count), dtype=np.bool_)
-        self.states: list[NDArray[np.float64]] = []  # one [N, S] per step
+        self.states: list[NDArray[np.float64]] = []  # one [N, S] per step, where there are any
+        self.steps = 0
         self.lengths = np.zeros(count, dtype=np.int64)
         self.success = np.zeros(count, dtype=np.bool_)
         self.over = np.zeros(count, dtype=np.bool_)
 
     def step(self, env: VecEnv, obs: Observation, actions: NDArray[Any]) -> Observation:
         """Execute ``actions [N, 1, Da]`` and record the transition."""
-        t = len(self.states)
-        self.states.append(_flat_state(env.get_state(), t / env.spec.control_hz))
+        t, self.steps = self.steps, self.steps + 1
+        state = env.get_state()
+        if "qpos" in state:  # other simulators keep theirs to themselves
+            self.states.append(_flat_state(state, t / env.spec.control_hz))
         result = env.step(actions)
         for key in self.obs:
             self.obs[key][t] = obs[key][:, -1]
@@ -142,7 +148,7 @@ class _Record:
             actions=self.actions[:length, i],
             rewards=self.rewards[:length, i],
             dones=self.dones[:length, i],
-            states=np.stack([state[i] for state in self.states[:length]]),
+            states=np.stack([s[i] for s in self.states[:length]]) if self.states else None,
         )
         return episode, bool(self.success[i])
 

@@ -137,3 +137,18 @@ def test_collected_file_is_the_data_set(tmp_path):
     collect_episodes(env, act, 5, episodes.append)
     direct = Demonstrations.from_episodes(episodes, env.spec)
     assert read_demonstrations(tmp_path / "d.hdf5").fingerprint == direct.fingerprint
+
+
+def test_a_simulator_that_tells_no_joint_positions_records_no_states(tmp_path):
+    env = Counting(3)
+    env.get_state = lambda: {"start_seed": np.zeros(3)}
+    episodes = []
+    stats = collect_episodes(
+        env, lambda obs: np.ones((3, 2)), 3, episodes.append, success_only=False
+    )
+    assert [episode.states for episode in episodes] == [None] * 3
+    assert stats.total_return == sum(episode.rewards.sum() for episode in episodes)
+    with RobomimicWriter(tmp_path / "d.hdf5", {"type": 2}, env.spec) as writer:
+        for episode in episodes:
+            writer.add(episode)
+    assert len(read_demonstrations(tmp_path / "d.hdf5")) == stats.env_steps
