@@ -126,6 +126,7 @@ def test_a_scene_is_dm_controls():
         mine, yours = our_task(name).model, suite_env(name).physics.model.ptr
         for field in ("body_mass", "body_inertia", "jnt_range", "geom_size", "actuator_gear"):
             np.testing.assert_array_equal(getattr(mine, field), getattr(yours, field))
+        assert mine.camera(our_task(name).camera).id >= 0  # or KeyError
     spin = suite_env("finger_spin")
     spin.reset()
     np.testing.assert_array_equal(
