@@ -154,7 +154,7 @@ def scene() -> mujoco.MjModel:
 def compiled_task() -> CompiledTask:
     """The task for the compiled engine."""
     low, high = np.array(WORKSPACE)
-    reach = obstacles() + [0.0, 0.0, ROBOT_RADIUS]
+    reach = obstacles() + np.array([0.0, 0.0, ROBOT_RADIUS])
     return CompiledTask(
         model=scene(),
         substeps=SUBSTEPS,
@@ -166,7 +166,7 @@ def compiled_task() -> CompiledTask:
         draw_dim=2,
         initial=initial,
         memo_dim=4,
-        camera=View((0.0, 0.03, 0.0), distance=0.95, azimuth=90.0, elevation=-65.0),
+        camera=View((0.0, 0.02, 0.0), distance=1.1, azimuth=90.0, elevation=-65.0),
     )
 
 
@@ -176,9 +176,7 @@ def task_spec(max_episode_steps: int = 120) -> TaskSpec:
         task="avoid",
         robot="point",
         observations=(Feature("position", (2,), "m"), Feature("target", (2,), "m")),
-        action=ActionSpec(
-            ("dx", "dy"), (f"{POSITION_SCALE} m",) * 2, (-1.0, -1.0), (1.0, 1.0)
-        ),
+        action=ActionSpec(("dx", "dy"), (f"{POSITION_SCALE} m",) * 2, (-1.0, -1.0), (1.0, 1.0)),
         control_mode="target_delta",
         control_hz=20.0,
         max_episode_steps=max_episode_steps,

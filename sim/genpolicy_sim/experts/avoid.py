@@ -61,7 +61,7 @@ class AvoidExpert:
         return np.clip(action.T, -1.0, 1.0)[:, None]
 
     def _curve(self, y: Array) -> tuple[Array, Array]:
-        """x and dx/dy of the way at heights ``y [N]``: smooth steps between straight passages."""
+        """Where the way is at heights ``y [N]``, and dx/dy: smooth steps, straight in the gaps."""
         at, slope = self._through[:, 0].copy(), np.zeros_like(y)
         begin = START[1]
         for row, row_y in enumerate(ROW_Y):

@@ -19,6 +19,7 @@ from genpolicy_sim.experts.pushing import (
     REACH,
     RING,
     Pushes,
+    before,
     best_pair,
     error,
     free,
@@ -32,7 +33,7 @@ from genpolicy_sim.experts.pushing import (
     ring_length,
     ways_between,
 )
-from genpolicy_sim.push_t import GOAL, PUSHER_RADIUS, WORKSPACE, relative_pose
+from genpolicy_sim.push_t import GOAL, WORKSPACE, relative_pose
 
 Array = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ SLOW = 0.05  # of the present error: likewise
 PATIENCE = 40  # control steps for one contact
 DETOUR = 1.6  # how much longer the way round may be that an episode prefers
 BLOCKED = 2.0  # m, what a way round is dearer by that leaves the workspace
-PICKY = 0.4  # how much dearer the contact is that an episode likes least
+PICKY = 0.8  # how much dearer the contact is that an episode likes least
 
 
 class Minds(NamedTuple):
@@ -74,8 +75,7 @@ def _blocked(pose: Array, begin: float, length: float, direction: int) -> bool:
 @njit(nogil=True, cache=True)
 def _way(pose: Array, own: Array, contact: Array, preferred: int) -> tuple[float, int]:
     """Length and direction of the way round to a contact."""
-    out = PUSHER_RADIUS + RING
-    x, y = contact[0] + out * contact[2], contact[1] + out * contact[3]
+    x, y = before(contact)
     begin = nearest_on_ring(own[0], own[1])
     direct = np.hypot(x - own[0], y - own[1])
     best, way, chosen = np.inf, 0.0, 1
@@ -121,12 +121,10 @@ def _plan(minds: Minds, i: int, pose: Array, own: Array, goal: Array, between: A
 
 
 @njit(nogil=True, cache=True)
-def _go(minds: Minds, i: int, pose: Array, own: Array, contact: Array) -> tuple[float, float]:
+def _go(own: Array, contact: Array, direction: int) -> tuple[float, float]:
     """Where to send the pusher on the way to the contact, in the block's frame."""
-    out = PUSHER_RADIUS + RING
-    x, y = contact[0] + out * contact[2], contact[1] + out * contact[3]
+    x, y = before(contact)
     begin, end = nearest_on_ring(own[0], own[1]), nearest_on_ring(x, y)
-    direction = minds.direction[i]
     length = (direction * (end - begin)) % ring_length()
     if gap(own[0], own[1]) < 0.6 * RING:  # away from the block first
         away_x, away_y = on_ring(begin + direction * min(length, 0.01))
@@ -139,9 +137,9 @@ def _go(minds: Minds, i: int, pose: Array, own: Array, contact: Array) -> tuple[
 
 
 @njit(nogil=True, cache=True)
-def _push(minds: Minds, i: int, pose: Array, contact: Array) -> tuple[float, float]:
-    """Where to send the pusher, in the world, so that the first push goes on."""
-    moved = pushed(pose, contact, min(minds.metres[i, 0], PUSH_LEAD))
+def _push(pose: Array, contact: Array, left: float) -> tuple[float, float]:
+    """Where to send the pusher, in the world, for a push of which ``left`` m are left."""
+    moved = pushed(pose, contact, min(left, PUSH_LEAD))
     return pusher_at(np.array(moved), contact, 0.0)
 
 
@@ -150,9 +148,9 @@ def _look(minds: Minds, i: int, pose: Array, own: Array, goal: Array) -> None:
     """Enter the next phase where the present one is over."""
     contact = CONTACTS[minds.pair[i, 0]]
     minds.steps[i] += 1
-    ahead_x = own[0] - contact[0] - (PUSHER_RADIUS + RING) * contact[2]
-    ahead_y = own[1] - contact[1] - (PUSHER_RADIUS + RING) * contact[3]
-    if minds.phase[i] == GO and np.hypot(ahead_x, ahead_y) < THERE:
+    x, y = before(contact)
+    away_x, away_y = own[0] - x, own[1] - y
+    if minds.phase[i] == GO and np.hypot(away_x, away_y) < THERE:
         minds.phase[i], minds.steps[i] = PUSH, 0
     if minds.phase[i] == PUSH:
         plan = Pushes(
@@ -160,7 +158,7 @@ def _look(minds: Minds, i: int, pose: Array, own: Array, goal: Array) -> None:
         )
         plan = refined(pose, goal, plan, 6)
         minds.metres[i, 0], minds.metres[i, 1] = plan.first_m, plan.second_m
-        beside = abs(ahead_x * contact[3] - ahead_y * contact[2])
+        beside = abs(away_x * contact[3] - away_y * contact[2])
         if plan.first_m < _least(pose, goal) or beside > SLIPPED:
             minds.phase[i] = PLAN
     if minds.steps[i] > PATIENCE:
@@ -168,7 +166,9 @@ def _look(minds: Minds, i: int, pose: Array, own: Array, goal: Array) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _targets(minds: Minds, pusher: Array, block: Array, goal: Array, between: Array, out: Array) -> None:
+def _targets(
+    minds: Minds, pusher: Array, block: Array, goal: Array, between: Array, out: Array
+) -> None:
     """Where to send the pushers ``[N, 2]`` of N environments, m."""
     pose, seen = np.empty(3), np.empty(3)
     for i in range(pusher.shape[0]):
@@ -182,10 +182,10 @@ def _targets(minds: Minds, pusher: Array, block: Array, goal: Array, between: Ar
             _plan(minds, i, pose, own, goal, between)
         contact = CONTACTS[minds.pair[i, 0]]
         if minds.phase[i] == GO:
-            x, y = _go(minds, i, pose, own, contact)
+            x, y = _go(own, contact, minds.direction[i])
             x, y = in_world(pose, x, y)
         else:
-            x, y = _push(minds, i, pose, contact)
+            x, y = _push(pose, contact, minds.metres[i, 0])
         out[i, 0] = min(max(x, -REACH), REACH)
         out[i, 1] = min(max(y, -REACH), REACH)
 

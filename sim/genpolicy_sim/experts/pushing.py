@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from genpolicy_sim.push_t import BAR, PUSHER_RADIUS, STEM
+from genpolicy_sim.push_t import BAR, PUSHER_RADIUS, STEM, relative_pose
 
 Array = NDArray[np.float64]
 
@@ -57,8 +57,8 @@ def contacts(spacing: float = 0.012, edge: float = 0.004) -> Array:
         start, end = np.array(a), np.array(b)
         length = np.linalg.norm(end - start)
         count = max(2, round((length - 2 * edge) / spacing) + 1)
-        for along in np.linspace(edge, length - edge, count):
-            rows.append([*(start + (end - start) * along / length), *normal])
+        along = np.linspace(edge, length - edge, count)[:, None] / length
+        rows += [[*point, *normal] for point in start + (end - start) * along]
     return np.array(rows)
 
 
@@ -118,11 +118,38 @@ def pusher_at(pose: Array, contact: Array, gap: float) -> tuple[float, float]:
 
 
 @njit(nogil=True, cache=True)
+def before(contact: Array) -> tuple[float, float]:
+    """The place on the way round from which a push begins, in the block's frame."""
+    out = PUSHER_RADIUS + RING
+    return contact[0] + out * contact[2], contact[1] + out * contact[3]
+
+
+@njit(nogil=True, cache=True)
 def reachable(pose: Array, contact: Array) -> bool:
     """Whether the pusher gets there and the block is where it may be."""
     x, y = pusher_at(pose, contact, RING)
     near = max(abs(x), abs(y)) < REACH
     return near and max(abs(pose[0]), abs(pose[1])) < BLOCK_REACH
+
+
+@njit(nogil=True, cache=True)
+def composed(pose: Array, move: Array, out: Array) -> None:
+    """Write where a ``move`` in the block's frame takes it."""
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    out[0] = pose[0] + cos * move[0] - sin * move[1]
+    out[1] = pose[1] + sin * move[0] + cos * move[1]
+    out[2] = pose[2] + move[2]
+
+
+@njit(nogil=True, cache=True)
+def moves(scale: float) -> Array:
+    """What each contact and level of pushing does, in the block's frame, ``[M, levels, 3]``."""
+    table, origin = np.empty((CONTACTS.shape[0], LEVELS.shape[0], 3)), np.zeros(3)
+    for m in range(table.shape[0]):
+        for level in range(table.shape[1]):
+            x, y, yaw = pushed(origin, CONTACTS[m], scale * LEVELS[level])
+            table[m, level, 0], table[m, level, 1], table[m, level, 2] = x, y, yaw
+    return table
 
 
 @njit(nogil=True, cache=True)
@@ -137,26 +164,25 @@ def best_pair(pose: Array, goal: Array, travel: Array, between: Array, taste: Ar
         taste: ``[M]`` factors of what a contact costs.
     """
     now = error(pose, goal)
+    table, wanted, after = moves(now), np.empty(3), np.empty(3)
     best, found = np.inf, Pushes(0, 0, 0.0, 0.0, now)
-    after, last = np.empty(3), np.empty(3)
     for a in range(CONTACTS.shape[0]):
         if not reachable(pose, CONTACTS[a]):
             continue
-        for level_a in LEVELS:
-            after[0], after[1], after[2] = pushed(pose, CONTACTS[a], level_a * now)
+        for i in range(LEVELS.shape[0]):
+            composed(pose, table[a, i], after)
             if not reachable(after, CONTACTS[a]):
                 break
+            wanted[:] = relative_pose(goal, after)
             for b in range(CONTACTS.shape[0]):
-                way = travel[a] + between[a, b]
-                price = taste[a] * TRAVEL_PRICE * now * way
-                if price >= best:
+                price = TRAVEL_PRICE * now * (travel[a] + between[a, b])
+                if taste[a] * price >= best:
                     continue
-                for level_b in LEVELS:
-                    last[0], last[1], last[2] = pushed(after, CONTACTS[b], level_b * now)
-                    remains = error(last, goal)
-                    if remains * taste[a] + price < best and reachable(after, CONTACTS[b]):
-                        best = remains * taste[a] + price
-                        found = Pushes(a, b, level_a * now, level_b * now, remains)
+                for j in range(LEVELS.shape[0]):
+                    remains = error(table[b, j], wanted)
+                    if taste[a] * (remains + price) < best and reachable(after, CONTACTS[b]):
+                        best = taste[a] * (remains + price)
+                        found = Pushes(a, b, LEVELS[i] * now, LEVELS[j] * now, remains)
     return found
 
 
@@ -248,9 +274,6 @@ def nearest_on_ring(x: float, y: float) -> float:
 
 def ways_between() -> Array:
     """The shorter way round from each contact to each, ``[M, M]`` m."""
-    out = PUSHER_RADIUS + RING
-    places = np.array([nearest_on_ring(px + out * nx, py + out * ny)
-                       for px, py, nx, ny in CONTACTS])  # fmt: skip
+    places = np.array([nearest_on_ring(*before(contact)) for contact in CONTACTS])
     apart = np.abs(places[:, None] - places)
     return np.minimum(apart, ring_length() - apart)
-
