@@ -39,6 +39,8 @@ def test_configs_and_assets_travel_inside(wheel):
         files = [p for p in (ROOT / folder).rglob("*") if p.is_file()]
         inside = {f"genpolicy/_data/{p.relative_to(ROOT)}" for p in files}
         assert inside <= set(names)
+    scenes = {str(p.relative_to(ROOT / "sim")) for p in (ROOT / "sim").rglob("assets/*.xml")}
+    assert scenes and scenes <= set(names)
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
         "genpolicy",
         "genpolicy_sim",
