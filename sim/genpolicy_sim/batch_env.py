@@ -182,13 +182,16 @@ class BatchEnv:
 
     def _new_chunk(self, chunk: int) -> Episodes:
         n = self.num_envs
+        terminated, truncated, success = np.zeros((3, n), np.bool_)
         return Episodes(
             self._history,
             self._elapsed,
             np.zeros((n, chunk)),
             np.zeros(n),
             np.zeros(n, np.int64),
-            *np.zeros((3, n), np.bool_),
+            terminated,
+            truncated,
+            success,
             self.spec.max_episode_steps,
             self.terminate_on_success,
         )

@@ -6,7 +6,7 @@ episodes there, and those that are stepped from Python keep them with the same f
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -47,9 +47,9 @@ def note(
     i: int,
     t: int,
     observation: Array,
-    reward: float,
-    terminated: bool,
-    success: bool,
+    reward: Any,
+    terminated: Any,
+    success: Any,
 ) -> bool:
     """Note control step ``t`` of environment ``i``; whether its episode goes on."""
     history = episodes.history[i]

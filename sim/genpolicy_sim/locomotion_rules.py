@@ -111,7 +111,7 @@ def run_runner(desk: Any, thread: int, c: Runner) -> None:
 def ant_healthy(qpos: Array, qvel: Array, c: Ant) -> bool:
     """Whether the torso's height is within the bounds and the state finite."""
     ok = c.height[0] <= qpos[2] <= c.height[1]
-    return ok and np.isfinite(qpos).all() and np.isfinite(qvel).all()
+    return bool(ok and np.isfinite(qpos).all() and np.isfinite(qvel).all())
 
 
 @njit(cache=True, nogil=True)
