@@ -176,8 +176,8 @@ def test_the_scene_moves_as_the_plan_says(contact):
         target = np.array(pushing.pusher_at(there, row, 0.0)) / push_t.WORKSPACE
         env.step(target[None, None])
     x, y, yaw = env.get_state()["qpos"][0, :3]
-    np.testing.assert_allclose([x, y], there[:2], atol=2.5e-3)
-    assert yaw == pytest.approx(there[2], abs=0.05)
+    np.testing.assert_allclose([x, y], there[:2], atol=2e-4)
+    assert yaw == pytest.approx(there[2], abs=1e-3)
     assert np.hypot(x - pose[0], y - pose[1]) + abs(yaw - pose[2]) > 0.01
 
 
