@@ -57,7 +57,7 @@ class Contract:
     versions: dict[str, str]  # of the packages that wrote the file
     parity_max_abs_err: float  # torch against onnxruntime at export
     golden: Golden
-    evaluation: dict[str, Any] | None = None  # {"success_rate", "success_lo", ..., "episodes"}
+    evaluation: dict[str, Any] | None = None  # {"success_rate", ..., "episodes"} or also returns
     value: dict[str, Any] | None = None  # what the scores are, e.g. {"algo": "cal_ql", ...}
     version: int = field(default=CONTRACT_VERSION)
 

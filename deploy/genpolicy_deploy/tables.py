@@ -53,23 +53,31 @@ def bench_table(result: Mapping[str, Any]) -> str:
 def contract_table(path: str, contract: Contract) -> str:
     """What ``inspect`` prints."""
     spec, task = contract.spec, contract.spec.task
-    sampler, evaluation = contract.sampler, contract.evaluation
     rows = [
         ("file", path),
         ("task", f"{task.task} on {task.robot}, {task.control_mode} at {task.control_hz:g} Hz"),
         ("observations", _items({f.name: f"{f.dim} {f.unit}".strip() for f in task.observations})),
         ("actions", ", ".join(task.action.names)),
         ("horizons", f"observe {spec.obs_steps}, plan {spec.chunk}, execute {spec.exec_steps}"),
-        ("sampler", _items(sampler)),
+        ("sampler", _items(contract.sampler)),
         ("samples", f"{contract.num_samples}, temperature {contract.temperature:g}"),
         ("value function", _items(contract.value) if contract.value else str(contract.has_scores)),
-        ("evaluation", _items(evaluation) if evaluation else "none"),
+        ("evaluation", stage_text(contract.evaluation) if contract.evaluation else "none"),
         ("checkpoint", contract.checkpoint_hash[:16]),
         ("parity error", f"{contract.parity_max_abs_err:.1e}"),
         ("golden pair", "reproduced on this machine"),
         ("written by", _items(contract.versions)),
     ]
     return _align(rows)
+
+
+def stage_text(evaluation: Mapping[str, Any]) -> str:
+    """One line about an evaluation: what its task is judged by, with the 95 % interval."""
+    if evaluation.get("score") == "return":
+        mean, lo, hi = (f"{evaluation[f'return_{k}']:.4g}" for k in ("mean", "lo", "hi"))
+        return f"return {mean} [{lo}, {hi}], {evaluation['episodes']} episodes"
+    rate, lo, hi = (f"{evaluation[f'success_{k}']:.3f}" for k in ("rate", "lo", "hi"))
+    return f"success {rate} [{lo}, {hi}], {evaluation['episodes']} episodes"
 
 
 def replay_table(result: Mapping[str, Any]) -> str:

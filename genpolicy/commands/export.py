@@ -7,7 +7,9 @@ Examples:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from genpolicy_deploy.contract import Contract
 
@@ -20,6 +22,7 @@ from genpolicy.runs.load import load_value, policy_of
 from genpolicy.runs.progress import say
 
 _STAGE = ("success_rate", "success_lo", "success_hi", "episodes", "seed0")
+_RETURN = ("score", "return_mean", "return_lo", "return_hi")
 
 
 def run(config: Export, invocation: Invocation) -> Contract:
@@ -43,7 +46,7 @@ def run(config: Export, invocation: Invocation) -> Contract:
         num_samples=samples,
         temperature=config.temperature,
         checkpoint_hash=checkpoint.fingerprint(stored.path),
-        evaluation={key: evaluation[key] for key in _STAGE} if evaluation else None,
+        evaluation=_quoted(evaluation) if evaluation else None,
         value_info=about,
     )
     say(
@@ -51,3 +54,9 @@ def run(config: Export, invocation: Invocation) -> Contract:
         f"{samples} sample(s) by default."
     )
     return contract
+
+
+def _quoted(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the contract says of an evaluation: returns where they are what counts."""
+    keys = (*_STAGE, *_RETURN) if evaluation.get("score") == "return" else _STAGE
+    return {key: evaluation[key] for key in keys}

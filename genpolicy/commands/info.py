@@ -82,12 +82,11 @@ def _horizons(spec: PolicySpec) -> str:
 
 
 def _stage(evaluation: dict[str, Any] | None) -> str:
+    from genpolicy_deploy.tables import stage_text
+
     if not evaluation:
         return "evaluation    none: run genpolicy eval"
-    rate, lo, hi = (evaluation[f"success_{k}"] for k in ("rate", "lo", "hi"))
-    return (
-        f"evaluation    success {rate:.3f} [{lo:.3f}, {hi:.3f}], {evaluation['episodes']} episodes"
-    )
+    return f"evaluation    {stage_text(evaluation)}"
 
 
 def _checkpoint(path: Path) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from genpolicy_deploy.controller import Controller
 
 from genpolicy.data.hdf5 import read_demonstrations
+from genpolicy.runs import checkpoint
 
 FAST = ["num_threads=1", "num_envs=2", "episodes=2"]
 TINY = ["iterations=2", "wandb.mode=disabled", "policy.hidden=[8,8,8]", "algo.batch_size=4"]
@@ -37,6 +39,29 @@ def test_from_scratch_to_demonstrations_and_back(name, cli):
     assert report["score"] == "return"
     assert report["return_lo"] <= report["return_mean"] <= report["return_hi"]
     assert {"success_rate", "success_lo", "success_hi"} <= report.keys()
+
+
+def test_a_controller_says_the_return_it_was_measured_by(cli):
+    assert cli("finetune", *TASKS["hopper"], *FAST, *PPO, "run_dir=run")[0] == 0
+    measured = checkpoint.load("run").evaluation
+    assert measured is not None
+    line = f"return {measured['return_mean']:.4g} [{measured['return_lo']:.4g}, "
+    assert line in cli("info", "run")[1]
+    assert cli("export", "checkpoint=run", "out=controller.onnx")[0] == 0
+    quoted = Controller("controller.onnx").contract.evaluation
+    assert quoted is not None and quoted["score"] == "return"
+    assert quoted["return_hi"] == measured["return_hi"]
+    assert line in cli("info", "controller.onnx")[1]
+
+
+def test_an_exploring_policy_makes_other_data(cli):
+    task = [*TASKS["hopper"], *FAST]
+    assert cli("finetune", *task, *PPO, "run_dir=run")[0] == 0
+    for out, explore in (("mean.hdf5", "false"), ("spread.hdf5", "true")):
+        assert cli("collect", *task, "checkpoint=run", f"out={out}", f"explore={explore}")[0] == 0
+    mean, spread = (read_demonstrations(name).actions for name in ("mean.hdf5", "spread.hdf5"))
+    roughness = [np.abs(np.diff(actions[:10], axis=0)).mean() for actions in (mean, spread)]
+    assert roughness[1] > 2 * roughness[0]
 
 
 def test_a_resumed_run_in_other_peoples_environments_starts_new_episodes(cli):
