@@ -3,12 +3,13 @@
 Examples:
     genpolicy collect task=lift out=demos.hdf5 episodes=200
     genpolicy collect task=lift out=rollouts.hdf5 episodes=300 checkpoint=runs/lift/imitation/RUN
-    genpolicy collect task=hopper out=medium.hdf5 episodes=100 checkpoint=runs/hopper/ppo/RUN
+    genpolicy collect task=hopper out=medium.hdf5 checkpoint=runs/hopper/ppo/RUN explore=true
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from genpolicy.commands.configs import Collect
 from genpolicy.data.collect import CollectStats, collect_episodes
 from genpolicy.data.robomimic_writer import RobomimicWriter
 from genpolicy.evaluate.evaluator import check_task
+from genpolicy.policies.base import ChunkPolicy
 from genpolicy.runs.files import refuse_existing
 from genpolicy.runs.load import load
 from genpolicy.runs.progress import ProgressBar, say
@@ -60,7 +62,14 @@ def _driver(config: Collect, policy: Any, env: VecEnv) -> tuple[Callable[..., An
     if policy is not None:
         check_task(policy.spec, env)
         policy.rng = generator(config.seed, "collect")
-        return policy.act, None
+        if not config.explore:
+            return policy.act, None
+        if not isinstance(policy, ChunkPolicy):
+            raise GenpolicyError(
+                f"{config.checkpoint}: a controller cannot explore: give its "
+                "checkpoint, or explore=false"
+            )
+        return partial(policy.act, deterministic=False), None
     assert config.task is not None
     expert = genpolicy_sim.expert(
         config.task.name, config.num_envs, seed=config.seed, **config.expert

@@ -120,6 +120,7 @@ class Collect(Common):
         out: The HDF5 file to write; must not exist.
         episodes: Episodes to keep.
         checkpoint: The policy that acts; null for the scripted expert.
+        explore: Whether that policy explores as in RL, which makes data more diverse.
         success_only: Drop failures; null for: of the expert yes (where the task is judged by
             success), of a policy no.
         expert: Options of the scripted expert, such as ``{noise: 0.3, bimodal: true}``.
@@ -128,6 +129,7 @@ class Collect(Common):
     out: str = MISSING
     episodes: int = 200
     checkpoint: str | None = None
+    explore: bool = False
     success_only: bool | None = None
     expert: dict[str, Any] = field(default_factory=dict)
 

@@ -131,10 +131,11 @@ class ChunkPolicy(nn.Module, ABC):
         return self.to_actions(self.generate(flat, noise, deterministic))
 
     @torch.inference_mode()
-    def act(self, obs: Observation) -> NDArray[np.float32]:
+    def act(self, obs: Observation, *, deterministic: bool = True) -> NDArray[np.float32]:
         """One sample's first Ta actions, ``[B, Ta, Da]``."""
         tensors = {
             key: torch.as_tensor(obs[key], dtype=torch.float32, device=self.device)
             for key in self.normalizer.keys
         }
-        return self.sample(tensors)[:, 0, : self.spec.exec_steps].cpu().numpy()
+        chunks = self.sample(tensors, deterministic=deterministic)
+        return chunks[:, 0, : self.spec.exec_steps].cpu().numpy()
