@@ -26,8 +26,9 @@ from genpolicy.finetune.on_policy import OnPolicy, OnPolicyConfig, Record
 from genpolicy.policies.flow import FlowPolicy, time_grid
 from genpolicy.spec import GenpolicyError, VecEnv
 
-# FPO++ keeps τ away from both ends, where the interpolation degenerates.
-TIME_MARGIN = 0.005
+# FPO++ keeps τ away from both ends, where the interpolation degenerates. The interval between is a
+# fine grid, finer than the network resolves: few distinct times are quickly embedded.
+UNIFORM_TIMES = torch.linspace(0.005, 0.995, 128)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class FPO(OnPolicy):
         from_zero = {"initial_noise": 0.0} if config.evaluate_from_zero else {}
         policy = base.fine_tunable(sample_steps=steps, **from_zero)
         super().__init__(policy, env, config, seed)
-        self.solver_times = time_grid(steps)[:-1].to(self.device)
+        times = time_grid(steps)[:-1] if config.times == "solver" else UNIFORM_TIMES
+        self.times = times.to(self.device)
         self.executed = base.spec.exec_steps * base.spec.task.action.dim
         # A squared error grows with the number of scalars: FPO takes their mean, FPO++ their sum
         # over its square root.
@@ -118,9 +120,5 @@ class FPO(OnPolicy):
 
     def _times(self, count: int) -> Tensor:
         """``[count, P]``."""
-        shape = (count, self.config.pairs)
-        if self.config.times == "solver":
-            picks = self.rng.integers(len(self.solver_times), size=shape)
-            return self.solver_times[torch.from_numpy(picks).to(self.device)]
-        u = self.rng.uniform(TIME_MARGIN, 1 - TIME_MARGIN, shape).astype(np.float32)
-        return torch.from_numpy(u).to(self.device)
+        picks = self.rng.integers(len(self.times), size=(count, self.config.pairs))
+        return self.times[torch.from_numpy(picks).to(self.device)]
