@@ -13,9 +13,9 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from genpolicy_sim.jit import njit
 from genpolicy_sim.native import (
     Fields,
     atomic_add,

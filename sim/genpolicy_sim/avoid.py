@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from genpolicy.spec import ActionSpec, Feature, TaskSpec, VecEnv
 from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.compiled_sim import CompiledSim, CompiledTask, Initial, advance, nothing
+from genpolicy_sim.jit import njit
 from genpolicy_sim.rendering import View
 
 Array = NDArray[np.float64]

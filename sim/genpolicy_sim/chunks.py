@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from genpolicy.spec import ActionSpec, GenpolicyError, Observation, TaskSpec
+from genpolicy_sim.jit import njit
 
 
 def checked_actions(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from genpolicy_sim.crew import finish, join, publish, take_ticket, wait_for_work
 from genpolicy_sim.episodes import Array, Episodes, note
+from genpolicy_sim.jit import njit
 from genpolicy_sim.native import (
     Fields,
     as_flags,

@@ -31,10 +31,8 @@ and its memory (``memo``, float64, which lasts for the episode and is part of th
 gives random numbers, ``initial(draws)`` makes states and memories of them; ``mj_resetData`` and
 ``mj_forward`` follow, then ``observe``. Put the task together as a ``CompiledTask``.
 
-numba keys a cached ``run`` to the file it is in: after a change of the ENGINE (this module,
-``compiled_loop``, ``episodes``, ``crew``, ``native``), or of a task's functions in other files,
-delete the ``*.nbi`` files (or set ``NUMBA_CACHE_DIR`` to an empty folder), or tasks and tests go on
-with the old one.
+``jit`` says where compiled code is kept. Its folder follows the code of this package; of a task of
+another package numba sees only changes of the file with its ``run``: put its functions there.
 """
 
 # MuJoCo's names come from a compiled module without stubs.

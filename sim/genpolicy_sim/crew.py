@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import types  # pyright: ignore[reportPrivateImportUsage]
 
+from genpolicy_sim.jit import njit
 from genpolicy_sim.native import atomic_add, atomic_set
 
 # Where things are from the address of a gate, in bytes. The semaphore is the last of them.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from genpolicy_sim.jit import njit
 
 Array = NDArray[np.float64]
 

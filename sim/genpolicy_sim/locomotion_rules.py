@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from genpolicy_sim.compiled_sim import advance, contact_forces, nothing, to_ctrl
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 
 class Runner(NamedTuple):

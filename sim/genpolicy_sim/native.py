@@ -3,7 +3,8 @@
 numba, which robosuite brings, compiles the callers.
 """
 
-# MuJoCo's names come from a compiled module without stubs.
+# MuJoCo's names come from a compiled module without stubs, and are MuJoCo's.
+# ruff: noqa: N816
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 import llvmlite.binding
 import mujoco
 import numpy as np
-from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from genpolicy_sim.jit import njit
 
 # Fields of MjData, as arrays.
 Fields = namedtuple(

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from genpolicy_sim.jit import njit
 from genpolicy_sim.native import Fields
 
 Array = NDArray[np.float64]

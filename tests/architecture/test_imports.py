@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    "torch mujoco robosuite gymnasium hydra omegaconf wandb h5py onnx safetensors rich diffusers"
+    "torch mujoco robosuite numba gymnasium hydra omegaconf wandb h5py onnx safetensors rich "
+    "diffusers"
 )
 
 

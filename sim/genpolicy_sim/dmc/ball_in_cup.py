@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 
 from genpolicy.spec import Feature, VecEnv
 from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, collision_free, load_model, make
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 BALL_X, BALL_Z = (-0.2, 0.2), (0.2, 0.5)  # m from the ball's place in the scene: where it starts
 

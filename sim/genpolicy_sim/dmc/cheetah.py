@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from genpolicy.spec import Feature, VecEnv
@@ -20,6 +19,7 @@ from genpolicy_sim.compiled_sim import advance, sensors, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, load_model, make, sensor
 from genpolicy_sim.dmc.rewards import LINEAR, tolerance
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 FALL = 200  # timesteps in which the cheetah falls to the ground before an episode
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 
 from genpolicy.spec import Feature, VecEnv
 from genpolicy_sim.compiled_sim import advance, sensors, to_ctrl
@@ -24,6 +23,7 @@ from genpolicy_sim.dmc import (
     sensor,
 )
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 SPIN_DAMPING = 0.03  # N m s/rad of the hinge when the task is to spin
 TARGET_SIZE = {"easy": 0.07, "hard": 0.03}  # m

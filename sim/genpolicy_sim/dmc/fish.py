@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 
 from genpolicy.spec import Feature, VecEnv
 from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, load_model, make, unit
 from genpolicy_sim.dmc.rewards import tolerance
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 JOINTS = 0.2  # rad: the initial angles of tail and fins are uniform within this
 TARGETS = (-0.4, -0.4, 0.1), (0.4, 0.4, 0.3)  # m: corners of the box where targets are

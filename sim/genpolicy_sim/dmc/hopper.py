@@ -6,13 +6,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from genpolicy.spec import Feature, VecEnv
 from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, load_model, make, random_joints, sensor
 from genpolicy_sim.dmc.rewards import small_control, tolerance
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 MAX_HEIGHT = 2.0  # m, as for standing: beyond the hopper's reach
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from genpolicy.spec import Feature, VecEnv
@@ -26,6 +25,7 @@ from genpolicy_sim.dmc import (
 )
 from genpolicy_sim.dmc.rewards import LINEAR, small_control, tolerance
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 LIMBS = ("left_hand", "left_foot", "right_hand", "right_foot")
 

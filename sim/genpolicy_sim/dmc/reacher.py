@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numba import njit
 
 from genpolicy.spec import Feature, VecEnv
 from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, load_model, make, random_joints
 from genpolicy_sim.dmc.rewards import tolerance
 from genpolicy_sim.episodes import Array
+from genpolicy_sim.jit import njit
 
 TARGET_SIZE = {"easy": 0.05, "hard": 0.015}  # m
 DISTANCE = (0.05, 0.2)  # m from the shoulder to the target

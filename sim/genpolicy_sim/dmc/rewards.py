@@ -7,8 +7,9 @@ interval, falling to 0 outside with a sigmoid shape over a margin.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from genpolicy_sim.jit import njit
 
 GAUSSIAN, LINEAR, QUADRATIC = range(3)  # shapes of ``tolerance``
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from genpolicy.spec import Observation
@@ -33,6 +32,7 @@ from genpolicy_sim.experts.pushing import (
     ring_length,
     ways_between,
 )
+from genpolicy_sim.jit import njit
 from genpolicy_sim.push_t import GOAL, WORKSPACE, relative_pose
 
 Array = NDArray[np.float64]

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from genpolicy_sim.jit import njit
 from genpolicy_sim.push_t import BAR, PUSHER_RADIUS, STEM, relative_pose
 
 Array = NDArray[np.float64]
