@@ -15,6 +15,17 @@ from genpolicy.spec import GenpolicyError
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "mish": nn.Mish}
 
 
+def width_of(hidden: Sequence[int]) -> int:
+    """The one width of all layers.
+
+    Raises:
+        GenpolicyError: there are several, or the layers do not make whole blocks.
+    """
+    if len(hidden) % 2 == 0 or len(set(hidden)) != 1 or hidden[0] < 1:
+        raise GenpolicyError(f"hidden={list(hidden)} must be an odd number of equal widths")
+    return hidden[0]
+
+
 class ResidualTrunk(nn.Module):
     """Pre-activation residual blocks of two layers each, then a linear read-out.
 
@@ -24,11 +35,9 @@ class ResidualTrunk(nn.Module):
 
     def __init__(self, hidden: Sequence[int], out_dim: int, activation: str = "mish") -> None:
         super().__init__()
-        if len(hidden) % 2 == 0 or len(set(hidden)) != 1:
-            raise GenpolicyError(f"hidden={list(hidden)} must be an odd number of equal widths")
         if activation not in ACTIVATIONS:
             raise GenpolicyError(f"activation={activation!r}: choose one of {list(ACTIVATIONS)}")
-        width, act = hidden[0], ACTIVATIONS[activation]
+        width, act = width_of(hidden), ACTIVATIONS[activation]
         self.blocks = nn.ModuleList(
             nn.Sequential(act(), nn.Linear(width, width), act(), nn.Linear(width, width))
             for _ in range(len(hidden) // 2)
@@ -55,7 +64,7 @@ class ResidualMLP(nn.Module):
         self, in_dim: int, hidden: Sequence[int], out_dim: int, activation: str = "mish"
     ) -> None:
         super().__init__()
-        self.input = nn.Linear(in_dim, hidden[0])
+        self.input = nn.Linear(in_dim, width_of(hidden))
         self.trunk = ResidualTrunk(hidden, out_dim, activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,11 +97,13 @@ class DenoisingMLP(nn.Module):
         activation: str = "mish",
     ) -> None:
         super().__init__()
+        if time_dim < 4 or time_dim % 2:
+            raise GenpolicyError(f"time_dim={time_dim} must be an even number, at least 4")
         self.time_dim = time_dim
         self.time_mlp = nn.Sequential(
             nn.Linear(time_dim, 2 * time_dim), nn.Mish(), nn.Linear(2 * time_dim, time_dim)
         )
-        width = hidden[0]
+        width = width_of(hidden)
         self.from_chunk = nn.Linear(chunk_dim, width, bias=False)
         self.from_obs = nn.Linear(obs_dim, width, bias=False)
         self.from_time = nn.Linear(time_dim, width)

@@ -13,7 +13,7 @@ from genpolicy.data.normalizer import Normalizer
 from genpolicy.interfaces import Policy
 from genpolicy.policies import POLICIES, build_policy
 from genpolicy.policies.base import TANH_RANGE
-from genpolicy.spec import ActionSpec, Feature, PolicySpec, TaskSpec
+from genpolicy.spec import ActionSpec, Feature, GenpolicyError, PolicySpec, TaskSpec
 
 TASK = TaskSpec(
     task="toy",
@@ -201,3 +201,18 @@ def test_a_gaussian_goes_between_them():
     mean, std = policy.distribution(torch.zeros(1, 1))
     torch.testing.assert_close(mean, torch.zeros(1, 2), atol=0.2, rtol=0)
     torch.testing.assert_close(std, torch.full((1, 2), SIDE), atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("euler", {"hidden": []}),
+        ("gaussian", {"hidden": []}),
+        ("ddim", {"hidden": [0]}),
+        ("euler", {"time_dim": 2}),
+        ("euler", {"time_dim": 7}),
+    ],
+)
+def test_impossible_networks_are_refused_by_their_key(kind, changes):
+    with pytest.raises(GenpolicyError, match=next(iter(changes))):
+        make(kind, **changes)
