@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,16 @@ def help_text(verb: str) -> str:
     return "\n\n".join(parts)
 
 
-def table(config: type, prefix: str = "") -> str:
-    """One line per key: name, default, documentation."""
-    docs = field_docs(config)
+def table(config: type, prefix: str = "", preset: Mapping[str, Any] | None = None) -> str:
+    """One line per key: name, value in ``preset`` or else its default, documentation."""
+    docs, values = field_docs(config), preset or {}
     rows = [
-        (prefix + f.name, _default(f), docs.get(f.name, "")) for f in dataclasses.fields(config)
+        (
+            prefix + f.name,
+            _shown(values[f.name]) if f.name in values else _default(f),
+            docs.get(f.name, ""),
+        )
+        for f in dataclasses.fields(config)
     ]
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"  {name:<{width}}  {doc} [{default}]" for name, default, doc in rows)
@@ -60,8 +66,15 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default == MISSING:
         return "required"
     if field.default is not dataclasses.MISSING:
-        return "null" if field.default is None else str(field.default)
+        return _shown(field.default)
     return ", ".join(f"{field.name}.{f.name}" for f in _nested(field)) or "{}"
+
+
+def _shown(value: Any) -> str:
+    """As it would be written in YAML."""
+    if value is None:
+        return "null"
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _nested(field: dataclasses.Field[Any]) -> tuple[dataclasses.Field[Any], ...]:

@@ -57,14 +57,16 @@ def component(group: str, name: str) -> str:
         raise GenpolicyError(f"{group}={name}: choose a group among {', '.join(COMPONENTS)}")
     members = COMPONENTS[group]
     preset = data_path("configs") / group / f"{name}.yaml"
+    values: dict[str, Any] = {}
     if preset.is_file():
-        defaults = yaml.safe_load(preset.read_text(encoding="utf-8"))["defaults"]
+        values = yaml.safe_load(preset.read_text(encoding="utf-8"))
+        defaults = values.pop("defaults")
         name = next(d.removeprefix("schema_") for d in defaults if d.startswith("schema_"))
     if name not in members:
         raise GenpolicyError(f"{group}={name} does not exist: choose one of {', '.join(members)}")
     config = members[name]
     summary = (config.__doc__ or "").strip().splitlines()[0]
-    return f"{group}={name}: {summary}\n{table(config, f'{group}.')}"
+    return f"{group}={name}: {summary}\n{table(config, f'{group}.', values)}"
 
 
 def _task(task: TaskSpec) -> list[str]:

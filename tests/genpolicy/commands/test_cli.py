@@ -190,6 +190,12 @@ def test_info_about_data_and_components(cli, toy_data):
     assert cli("info", "policy=diffusion_mlp")[1] == cli("info", "policy=diffusion")[1]
 
 
+@pytest.mark.parametrize(("name", "pairs"), [("fpo", 8), ("fpo_plus", 16)])
+def test_info_shows_the_values_of_the_preset(cli, name, pairs):
+    line = next(x for x in cli("info", f"algo={name}")[1].splitlines() if "algo.pairs" in x)
+    assert line.endswith(f"[{pairs}]")
+
+
 def test_doctor_reports_every_check(cli):
     code, out, _ = cli("doctor")
     assert code in (0, 1)
