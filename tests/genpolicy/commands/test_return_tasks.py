@@ -61,7 +61,7 @@ def test_an_exploring_policy_makes_other_data(cli):
         assert cli("collect", *task, "checkpoint=run", f"out={out}", f"explore={explore}")[0] == 0
     mean, spread = (read_demonstrations(name).actions for name in ("mean.hdf5", "spread.hdf5"))
     roughness = [np.abs(np.diff(actions[:10], axis=0)).mean() for actions in (mean, spread)]
-    assert roughness[1] > 2 * roughness[0]
+    assert roughness[1] > 1.2 * roughness[0]
 
 
 def test_a_resumed_run_in_other_peoples_environments_starts_new_episodes(cli):
