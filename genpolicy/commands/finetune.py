@@ -63,6 +63,7 @@ def _base(config: Finetune, task: TaskConfig, resumed: Checkpoint | None, device
     if config.init is not None:
         return load(config.init, device)
     env = make_env(task, 1, 1)
+    env.close()  # only what it observes and commands is wanted here
     seeding.seed_torch(config.seed)
     spec = PolicySpec(env.spec, config.obs_steps, config.chunk, config.exec_steps)
     return build_policy(config.policy, spec).to(device)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from genpolicy_deploy.controller import Controller
 
+from genpolicy.commands import finetune
 from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.runs import checkpoint
 
@@ -99,3 +100,17 @@ def test_without_expert_and_checkpoint_nobody_acts(cli, files):
     code, _, error = cli("collect", *TASKS["hopper"], "out=d.hdf5")
     assert code == 2 and "'hopper' has no scripted expert" in error and "checkpoint=" in error
     assert files() == []
+
+
+def test_from_scratch_only_the_environments_that_learn_stay_open(cli, monkeypatch):
+    made = []
+
+    def watched(*arguments):
+        made.append(make_env(*arguments))
+        monkeypatch.setattr(made[-1], "close", lambda env=made[-1]: closed.append(env))
+        return made[-1]
+
+    closed, make_env = [], finetune.make_env
+    monkeypatch.setattr(finetune, "make_env", watched)
+    assert cli("finetune", *TASKS["hopper"], *FAST, *PPO)[0] == 0
+    assert closed == made[:1] and len(made) == 3
