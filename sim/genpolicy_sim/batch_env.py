@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -105,6 +106,9 @@ class BatchEnv:
         self._episodes = self._new_chunk(1)
         self._starts = StartPool(sim)
         self._all = np.arange(n)
+        # Decided once: asking for a protocol takes as long as many a step.
+        chunks = isinstance(sim, ChunkSim)
+        self._run_chunk = sim.run_chunk if chunks else partial(_step_by_step, sim)
         self.reset()
 
     def reset(self, seed: int | None = None) -> Observation:
@@ -133,10 +137,7 @@ class BatchEnv:
         actions = checked_actions(actions, self.num_envs, self.spec.action, active)
         episodes = self._begin(actions.shape[1])
         ids = self._all if active is None else np.flatnonzero(active)
-        if isinstance(self.sim, ChunkSim):
-            self.sim.run_chunk(actions, episodes, ids)
-        else:
-            self._step_by_step(self.sim, actions, ids)
+        self._run_chunk(actions, episodes, ids)
         final_obs = self._observation()
         obs, over = final_obs, episodes.terminated | episodes.truncated
         if over.any():
@@ -203,15 +204,6 @@ class BatchEnv:
         begin(self._episodes)
         return self._episodes
 
-    def _step_by_step(self, sim: BatchSim, actions: Array, ids: NDArray[np.intp]) -> None:
-        """The chunk in simulations that know no chunks."""
-        for t in range(actions.shape[1]):
-            if not len(ids):
-                return
-            sim.control_step(actions[:, t], None if len(ids) == self.num_envs else ids)
-            sim.observe(self._latest)
-            ids = ids[note_all(self._episodes, ids, t, self._latest, *sim.outcome())]
-
     def _restart(self, ids: NDArray[np.intp]) -> None:
         self.sim.start(ids, self._starts.next(ids))
         self._elapsed[ids] = 0
@@ -221,6 +213,17 @@ class BatchEnv:
     def _observation(self) -> Observation:
         """The history, split by feature: views of one copy."""
         return by_feature(self._history.astype(self._dtype), self.spec)
+
+
+def _step_by_step(sim: BatchSim, actions: Array, episodes: Episodes, ids: NDArray[np.intp]) -> None:
+    """The chunk in simulations that know no chunks."""
+    observation = np.empty(episodes.history[:, -1].shape)
+    for t in range(actions.shape[1]):
+        if not len(ids):
+            return
+        sim.control_step(actions[:, t], None if len(ids) == sim.num_envs else ids)
+        sim.observe(observation)
+        ids = ids[note_all(episodes, ids, t, observation, *sim.outcome())]
 
 
 class StartPool:
