@@ -51,6 +51,8 @@ def make(
         )
     if num_envs < 1 or history < 1:
         raise GenpolicyError(f"num_envs={num_envs} and history={history} must be at least 1")
+    if (limit := kwargs.get("max_episode_steps")) is not None and limit < 1:
+        raise GenpolicyError(f"task {name!r}: max_episode_steps={limit} must be at least 1")
     factory = _load(entry)
     try:
         env = factory(num_envs, history=history, dtype=dtype, **kwargs)

@@ -194,3 +194,9 @@ def test_failures_in_a_worker_end_in_one_sentence(id, message):
         with pytest.raises(GenpolicyError, match="closed"):
             env.step(np.ones((2, 1, 2)))
     env.close()
+
+
+@pytest.mark.parametrize(("name", "options"), [("hopper", {}), ("gym", {"id": "Pendulum-v1"})])
+def test_episodes_have_at_least_one_step(name, options):
+    with pytest.raises(GenpolicyError, match="max_episode_steps=0 must be at least 1"):
+        genpolicy_sim.make(name, max_episode_steps=0, **options)
