@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genpolicy.finetune.on_policy import OnPolicy, OnPolicyConfig, Record
 from genpolicy.policies.diffusion import DiffusionPolicy
-from genpolicy.spec import VecEnv
+from genpolicy.spec import GenpolicyError, VecEnv
 
 # Per-scalar log-probabilities are cut to this range before averaging, as in the paper's code: one
 # freak draw cannot dominate a chunk.
@@ -54,6 +54,12 @@ class DPPOConfig(OnPolicyConfig):
     clip_base: float = 0.002
     clip_rate: float = 3.0
     bc_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a chain of which nothing is tuned."""
+        super().__post_init__()
+        if self.tuned_steps < 1:
+            raise GenpolicyError(f"algo.tuned_steps={self.tuned_steps} must be at least 1")
 
 
 def clip_widths(steps: int, clip: float, base: float, rate: float) -> Tensor:

@@ -40,7 +40,7 @@ class FPOConfig(OnPolicyConfig):
         per_pair: One ratio per pair (FPO++) instead of one of their mean.
         loss: ``noise`` weights the velocity error by τ², ``velocity`` does not.
         times: Where τ is drawn: from the ``solver``'s own times, or ``uniform``.
-        log_ratio_limit: Largest |log r|.
+        log_ratio_limit: Largest |log r|; beyond it the gradient ends.
         loss_limit: Losses are cut here: one pair cannot dominate.
         explore_std: Std of Gaussian noise on every action, in normalised action units.
         sample_steps: Integration steps of the trained policy; 0 keeps the base policy's.
@@ -72,6 +72,10 @@ class FPOConfig(OnPolicyConfig):
                 )
         if self.pairs < 1:
             raise GenpolicyError(f"algo.pairs={self.pairs} must be at least 1")
+        if not (self.explore_std >= 0 and self.log_ratio_limit > 0 and self.loss_limit > 0):
+            raise GenpolicyError(
+                "algo: explore_std must not be negative, log_ratio_limit and loss_limit positive"
+            )
 
 
 class FPO(OnPolicy):

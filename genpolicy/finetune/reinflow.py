@@ -12,7 +12,8 @@ parameters), and PPO applies to it: one ratio per chunk,
 
 The noise network is thrown away afterwards: what is executed integrates the velocity alone.
 ``time_grid`` is the one grid of sampling and likelihood. Unlike the paper's code the means are
-not cut to [-1, 1]: the actions are, when they are executed.
+not cut to [-1, 1]: the actions are, when they are executed. The tuned policy is an Euler sampler
+from random noise, whatever solver and initial noise the base was executed with.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ class ReinFlowConfig(OnPolicyConfig):
     def __post_init__(self) -> None:
         """Refuse noise that has no likelihood."""
         super().__post_init__()
-        if not 0 < self.noise_std[0] < self.noise_std[1]:
+        if len(self.noise_std) != 2 or not 0 < self.noise_std[0] < self.noise_std[1]:
             raise GenpolicyError(
                 f"algo.noise_std={list(self.noise_std)} must be two rising positive numbers"
             )
+        if self.noise_hidden < 1:
+            raise GenpolicyError(f"algo.noise_hidden={self.noise_hidden} must be at least 1")
 
 
 class NoiseNet(nn.Module):
@@ -88,7 +91,7 @@ class ReinFlow(OnPolicy):
     def __init__(self, base: FlowPolicy, env: VecEnv, config: ReinFlowConfig, seed: int) -> None:
         c, spec = config, base.spec
         steps = c.sample_steps or base.config.sample_steps
-        policy = base.fine_tunable(sample_steps=steps, solver="euler")
+        policy = base.fine_tunable(sample_steps=steps, solver="euler", initial_noise=1.0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             obs_dim = spec.obs_steps * spec.task.obs_dim

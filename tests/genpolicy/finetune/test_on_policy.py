@@ -160,7 +160,12 @@ def test_a_policy_of_another_kind_is_refused_with_what_applies(reach_env, kind, 
         ("fpo", {"pairs": 0}, "pairs=0"),
         ("fpo", {"loss": "huber"}, "loss='huber'"),
         ("ppo", {"clip": 0.0}, "clip=0.0 must be positive"),
+        ("fpo", {"loss_limit": -1.0}, "loss_limit positive"),
+        ("fpo", {"explore_std": -1.0}, "must not be negative"),
+        ("dppo", {"tuned_steps": 0}, "tuned_steps=0"),
         ("reinflow", {"noise_std": (0.2, 0.1)}, "two rising positive"),
+        ("reinflow", {"noise_std": (0.2,)}, "two rising positive"),
+        ("reinflow", {"noise_hidden": 0}, "noise_hidden=0"),
     ],
 )
 def test_settings_that_cannot_learn_are_refused(algo, change, message):
