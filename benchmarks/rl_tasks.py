@@ -1,0 +1,197 @@
+"""Return against environment steps and seconds: PPO, FPO, FPO++, DPPO and ReinFlow from scratch.
+
+    python benchmarks/rl_tasks.py --folder runs/rl_tasks --out benchmarks/rl_tasks
+
+Every method trains on every task with every seed for the same number of environment steps, with
+the hyperparameters of configs/experiment/scratch_<method>.yaml (chosen on seeds from 100, the
+same for all tasks). What counts is the last checkpoint, no choice among checkpoints, evaluated on
+the same initial states for all. A run that is finished is kept, so the script can be stopped
+and called again. ``--summary`` writes the tables from what is there.
+
+Writes OUT.json (final returns; means over tasks per seed; differences to PPO paired by seed),
+OUT.csv (learning curves, evaluations during training) and OUT.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from genpolicy.runs.environment import describe
+
+TASKS = ("ball_in_cup_catch", "cartpole_balance", "cheetah_run", "finger_spin", "point_mass_easy",
+         "reacher_easy")  # fmt: skip
+METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
+BASELINE = "ppo"
+EPISODES, SEED0, CURVE_SEED0 = 50, 1000, 500
+ROLLOUT = 64 * 64  # environment steps of one iteration: the same for all methods
+CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "eval/return_hi")
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for the mean of n seeds
+
+
+def genpolicy(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "genpolicy.cli", *arguments], check=True)
+
+
+def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: list[str]) -> None:
+    """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
+    iterations = steps // ROLLOUT
+    resume = folder / "checkpoints/last"
+    if not (folder / "done").exists():
+        where = [f"resume={folder}"] if resume.exists() else [f"run_dir={folder}"]
+        genpolicy(
+            "finetune", f"experiment=scratch_{method}", f"task={task}", f"seed={seed}", *where,
+            f"iterations={iterations}", f"eval_every={max(1, iterations // 10)}", "episodes=20",
+            f"seed0={CURVE_SEED0}", "wandb.mode=disabled", *extra,
+        )  # fmt: skip
+        (folder / "done").touch()
+    if not (folder / "final").exists():
+        genpolicy(
+            "eval", f"checkpoint={folder / 'checkpoints/last'}", f"episodes={EPISODES}",
+            f"seed0={SEED0}", f"run_dir={folder / 'final'}", "videos=0",
+        )  # fmt: skip
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The evaluations in a run's ``metrics.csv``."""
+    with (folder / "metrics.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row.get("eval/return_mean")]
+
+
+def mean_interval(values: list[float]) -> dict[str, Any]:
+    """Mean over seeds with Student's 95 % interval: the unit that is resampled is the seed."""
+    array, count = np.array(values), len(values)
+    half = T_95.get(count, 1.96) * array.std(ddof=1) / count**0.5 if count > 1 else float("nan")
+    return {
+        "mean": round(float(array.mean()), 1),
+        "half_width_95": round(float(half), 1),
+        "seeds": count,
+        "values": [round(v, 1) for v in values],
+    }
+
+
+def summary(finals: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
+    """Per task and method, and over the tasks that every method and seed has finished."""
+    tasks, methods = ([k for k in all_ if any(k in f for f in finals)] for all_ in (TASKS, METHODS))
+    seeds = sorted({seed for _, _, seed in finals})
+    table = {
+        task: {
+            method: mean_interval(
+                [finals[key]["return_mean"] for s in seeds if (key := (task, method, s)) in finals]
+            )
+            for method in methods
+            if any((task, method, s) in finals for s in seeds)
+        }
+        for task in tasks
+    }
+    complete = [t for t in tasks if all((t, m, s) in finals for m in methods for s in seeds)]
+    over_tasks = {
+        m: [float(np.mean([finals[t, m, s]["return_mean"] for t in complete])) for s in seeds]
+        for m in methods
+        if complete
+    }
+    paired = {
+        m: mean_interval([a - b for a, b in zip(values, over_tasks[BASELINE], strict=True)])
+        for m, values in over_tasks.items()
+        if m != BASELINE and BASELINE in over_tasks
+    }
+    return {
+        "tasks": table,
+        "complete_tasks": complete,
+        "mean_over_tasks": {m: mean_interval(v) for m, v in over_tasks.items()},
+        f"minus_{BASELINE}_paired_by_seed": paired,
+    }
+
+
+def seconds(folders: dict[tuple[str, str, int], Path]) -> dict[str, float]:
+    """Mean training seconds of a run, per method."""
+    walls: dict[str, list[float]] = {}
+    for (_, method, _), folder in folders.items():
+        walls.setdefault(method, []).append(float(curve(folder)[-1]["step/wall_s"]))
+    return {method: round(float(np.mean(values)), 1) for method, values in walls.items()}
+
+
+def write_csv(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["task", "method", "seed", *CURVE_KEYS])
+        for key, folder in sorted(folders.items()):
+            writer.writerows([*key, *(row[k] for k in CURVE_KEYS)] for row in curve(folder))
+
+
+def draw(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
+    """A column per task; above against environment steps, below against seconds."""
+    tasks = [task for task in TASKS if any(task == key[0] for key in folders)]
+    figure, axes = plt.subplots(
+        2, len(tasks), figsize=(2.7 * len(tasks), 5), sharey="col", layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for column, task in enumerate(tasks):
+        for number, method in enumerate(METHODS):
+            rows = [curve(f) for (t, m, _), f in folders.items() if (t, m) == (task, method)]
+            if not rows:
+                continue
+            shortest = min(map(len, rows))
+            data = np.array(
+                [[[float(r[k]) for k in CURVE_KEYS[:3]] for r in run[:shortest]] for run in rows]
+            )
+            steps, wall, value = data.mean(0).T
+            for axis, x in ((axes[0, column], steps / 1e6), (axes[1, column], wall)):
+                axis.plot(x, value, color=f"C{number}", label=method, lw=1.5)
+                low, high = data[:, :, 2].min(0), data[:, :, 2].max(0)
+                axis.fill_between(x, low, high, color=f"C{number}", alpha=0.15, lw=0)
+                axis.grid(alpha=0.3)
+        axes[0, column].set(title=task, xlabel="env steps, millions")
+        axes[1, column].set(xlabel="seconds")
+    axes[0, 0].set_ylabel("return (mean; band: all seeds)")
+    axes[1, 0].set_ylabel("return")
+    axes[0, -1].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/rl_tasks"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--env-steps", type=int, default=1_500_000)
+    parser.add_argument("--summary", action="store_true", help="train nothing")
+    parser.add_argument("--extra", nargs="*", default=[], help="further overrides of all runs")
+    args = parser.parse_args()
+    # Seeds outermost: wherever it is stopped, what is there is complete for the first seeds.
+    keys = [(t, m, s) for s in args.seeds for t in args.tasks for m in args.methods]
+    folders = {key: args.folder / key[0] / key[1] / f"s{key[2]}" for key in keys}
+    if not args.summary:
+        for key, folder in folders.items():
+            train(folder, *key, args.env_steps, args.extra)
+    folders = {k: f for k, f in folders.items() if (f / "final/eval.json").exists()}
+    finals = {k: json.loads((f / "final/eval.json").read_text()) for k, f in folders.items()}
+    result = {
+        "env_steps": args.env_steps,
+        "episodes": EPISODES,
+        "seed0": SEED0,
+        **summary(finals),
+        "seconds": seconds(folders),
+        "machine": describe(),
+    }
+    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write_csv(folders, args.out.with_suffix(".csv"))
+    draw(folders, args.out.with_suffix(".png"))
+    print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
