@@ -19,6 +19,7 @@ from genpolicy.commands.schemas import build_component
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.finetune import OnPolicyConfig, build_algorithm
 from genpolicy.policies import build_policy
+from genpolicy.policies.base import ChunkPolicy
 from genpolicy.runs import distributed, seeding
 from genpolicy.runs.checkpoint import Checkpoint
 from genpolicy.runs.load import load, policy_of
@@ -61,7 +62,12 @@ def _base(config: Finetune, task: TaskConfig, resumed: Checkpoint | None, device
     if resumed is not None:
         return policy_of(resumed, device)
     if config.init is not None:
-        return load(config.init, device)
+        policy = load(config.init, device)
+        if not isinstance(policy, ChunkPolicy):
+            raise GenpolicyError(
+                f"init={config.init}: an exported controller cannot be trained: give its checkpoint"
+            )
+        return policy
     env = make_env(task, 1, 1)
     env.close()  # only what it observes and commands is wanted here
     seeding.seed_torch(config.seed)

@@ -91,7 +91,11 @@ def test_eval_re_ranks_with_a_value_function(chain):
         (["eval", "checkpoint=base", "value=base"], "which is no value function"),
         (["export", "checkpoint=base", "out=x.onnx", "num_samples=4"], "needs a value function"),
         (["eval", "checkpoint=base", "episodes=0"], "episodes=0"),
-        (["finetune", "init=controller.onnx"], "needs a diffusion policy"),
+        (["finetune", "init=controller.onnx"], "an exported controller cannot be trained"),
+        (
+            ["finetune", "init=base", "algo=fpo"],
+            "this is a diffusion policy: choose one of algo=dppo",
+        ),
     ],
 )
 def test_combinations_that_make_no_sense(chain, capsys, arguments, named):
