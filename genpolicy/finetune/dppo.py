@@ -74,7 +74,7 @@ class DPPO(OnPolicy):
     """Fine-tunes the last K' denoising steps of a diffusion policy."""
 
     policies = (DiffusionPolicy.name,)
-    kept = ("policy", "critic", "base")
+    kept = ("policy", "base")
     config: DPPOConfig
 
     def __init__(self, base: DiffusionPolicy, env: VecEnv, config: DPPOConfig, seed: int) -> None:

@@ -16,7 +16,6 @@ same size: this is what makes the first ratio exactly 1.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -27,14 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from torch.nn.utils import clip_grad_norm_
 
-from genpolicy.finetune.gae import RewardScaler, gae
+from genpolicy.finetune.critic import Critic
 from genpolicy.finetune.rollout import Rollout
 from genpolicy.finetune.surrogate import SURROGATES
 from genpolicy.interfaces import Metrics
-from genpolicy.policies.nets.mlp import ResidualMLP
 from genpolicy.runs import distributed, seeding
 from genpolicy.runs.environment import fast_bf16
 from genpolicy.spec import GenpolicyError, VecEnv
@@ -123,7 +120,7 @@ class OnPolicy(ABC):
     """
 
     policies: ClassVar[tuple[str, ...]]  # names of the policies that the method can train
-    kept: tuple[str, ...] = ("policy", "critic")  # modules in a checkpoint
+    kept: tuple[str, ...] = ("policy",)  # modules in a checkpoint, besides the critic
 
     def __init__(
         self,
@@ -142,21 +139,17 @@ class OnPolicy(ABC):
         widest = max((p.shape[0] for p in policy.net.parameters()), default=0)
         self.bf16 = fast_bf16(self.device.type) and widest >= 256 if c.bf16 is None else c.bf16
         obs_dim = spec.obs_steps * spec.task.obs_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.critic = ResidualMLP(obs_dim, c.critic_hidden, 1, c.critic_activation)
-        self.critic.to(self.device)
+        self.critic = Critic(obs_dim, env.num_envs, c, seed, self.device)
         modules = (policy.net, *trained)
         self.actor_parameters = [p for module in modules for p in module.parameters()]
-        fused = {"weight_decay": 0.0, "fused": True}
-        self.actor_opt = torch.optim.AdamW(self.actor_parameters, c.actor_lr, **fused)
-        self.critic_opt = torch.optim.AdamW(self.critic.parameters(), c.critic_lr, **fused)
+        self.actor_opt = torch.optim.AdamW(
+            self.actor_parameters, c.actor_lr, weight_decay=0.0, fused=True
+        )
         self.rollout = Rollout(
             env, policy.normalizer, c.rollout_steps, obs_dim, bool(c.normalize_obs)
         )
         self.rollout.reset(seeding.env_seed(seed, "train", rank, env.num_envs))
         self.record: dict[str, Tensor] = {}  # {name: [T, E, ...]}
-        self.scaler = RewardScaler(env.num_envs, c.gamma)
         self.width = torch.tensor([c.clip], device=self.device)  # [M]
         self.credit = torch.ones(1, device=self.device)  # [M]
         self.surrogate = SURROGATES[c.objective]
@@ -216,7 +209,7 @@ class OnPolicy(ABC):
         obs = self.rollout.obs.flatten(0, 1)
         record = {name: value.flatten(0, 1) for name, value in self.record.items()}
         old = self._old_log_likelihood(obs, record)
-        advantage, returns = self._targets()
+        advantage, returns, self._metrics = self.critic.targets(self.rollout)
         self.actor_opt.param_groups[0]["lr"] = self._actor_lr()
         history: list[Tensor] = []
         for _ in range(self.config.epochs):
@@ -248,31 +241,6 @@ class OnPolicy(ABC):
         with self._autocast():
             return self.log_likelihood(obs, record)
 
-    @torch.no_grad()
-    def _targets(self) -> tuple[Tensor, Tensor]:
-        """Normalised advantages and value targets, ``[R]`` each."""
-        c, r = self.config, self.rollout
-        shape = r.reward.shape
-        reward = self.scaler(r.reward, r.terminated | r.truncated)
-        low, high = (v / self.scaler.std for v in c.value_range or (-math.inf, math.inf))
-        value, final_value = (
-            self.critic(x).view(shape).clamp(low, high).cpu().numpy() for x in (r.obs, r.final_obs)
-        )
-        advantage, returns = gae(
-            reward, value, final_value, r.terminated, r.truncated, c.gamma, c.gae_lambda
-        )
-        explained = 1 - (returns - value).var() / max(returns.var(), 1e-8)
-        moments = torch.tensor([advantage.mean(), np.square(advantage).mean()])
-        mean, square = distributed.mean(moments.double()).tolist()
-        std = max(square - mean**2, 0.0) ** 0.5
-        advantage = (advantage - mean) / max(std, c.advantage_std_floor)
-        self._metrics = {
-            "policy/explained_variance": float(explained),
-            "policy/advantage_std": std,
-        }
-        rows = [torch.from_numpy(x).flatten().to(self.device) for x in (advantage, returns)]
-        return rows[0], rows[1]
-
     def _minibatches(self, rows: int) -> Iterator[Tensor]:
         order = torch.from_numpy(self.rng.permutation(rows)).to(self.device)
         return iter(order.split(self.batch_size))
@@ -291,7 +259,9 @@ class OnPolicy(ABC):
                 penalty = self.penalty(obs, record)
             loss = actor_loss if penalty is None else actor_loss + penalty
             grad_norm = self._descend(loss)
-        critic_loss = self._fit_critic(obs, returns)
+        with self._autocast():
+            critic_loss = self.critic.loss(obs, returns)
+        self.critic.descend(critic_loss)
         with torch.no_grad():
             kl = (ratio - 1 - log_ratio).mean()  # the k3 estimator
             clipped = ((ratio - 1).abs() > self.width).float().mean()
@@ -308,17 +278,6 @@ class OnPolicy(ABC):
         norm = clip_grad_norm_(self.actor_parameters, self.config.max_grad_norm)
         self.actor_opt.step()
         return norm
-
-    def _fit_critic(self, obs: Tensor, returns: Tensor) -> Tensor:
-        """One step of V; returns its loss."""
-        with self._autocast():
-            value = self.critic(obs).squeeze(-1).float()
-        loss = mse_loss(value, returns)
-        self.critic_opt.zero_grad()
-        loss.backward()
-        distributed.average_gradients(self.critic.parameters())
-        self.critic_opt.step()
-        return loss
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
@@ -345,31 +304,35 @@ class OnPolicy(ABC):
         return {
             "model": {
                 f"{name}.{key}": value
-                for name in self.kept
-                for key, value in getattr(self, name).state_dict().items()
+                for name, module in self._modules()
+                for key, value in module.state_dict().items()
             },
             "actor_opt": self.actor_opt.state_dict(),
-            "critic_opt": self.critic_opt.state_dict(),
+            "critic": self.critic.state_dict(),
             "rng": self.rng.bit_generator.state,
-            "scaler": self.scaler.state_dict(),
             "rollout": self.rollout.state_dict(),
             "iteration": self.iteration,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue bit for bit."""
-        for name in self.kept:
+        for name, module in self._modules():
             prefix = f"{name}."
-            part = {
-                k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
-            }
-            getattr(self, name).load_state_dict(part)
+            module.load_state_dict(
+                {
+                    k.removeprefix(prefix): v
+                    for k, v in state["model"].items()
+                    if k.startswith(prefix)
+                }
+            )
         self.actor_opt.load_state_dict(state["actor_opt"])
-        self.critic_opt.load_state_dict(state["critic_opt"])
+        self.critic.load_state_dict(state["critic"])
         self.rng.bit_generator.state = state["rng"]
-        self.scaler.load_state_dict(state["scaler"])
         self.rollout.load_state_dict(state["rollout"])
         self.iteration = int(state["iteration"])
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        return [("critic", self.critic.net), *((name, getattr(self, name)) for name in self.kept)]
 
 
 def _rows(record: Record, rows: Tensor) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ class ReinFlow(OnPolicy):
     """Fine-tunes a flow policy by the likelihood of its noisy chain."""
 
     policies = (FlowPolicy.name,)
-    kept = ("policy", "critic", "noise_net")
+    kept = ("policy", "noise_net")
     config: ReinFlowConfig
 
     def __init__(self, base: FlowPolicy, env: VecEnv, config: ReinFlowConfig, seed: int) -> None:

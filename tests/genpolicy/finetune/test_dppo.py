@@ -65,7 +65,8 @@ def test_first_gradient_is_the_policy_gradient(reach_env):
     algorithm.collect()
     obs = algorithm.rollout.obs.flatten(0, 1)
     record = {"chain": algorithm.record["chain"].flatten(0, 1)}
-    old, (advantage, _) = algorithm._old_log_likelihood(obs, record), algorithm._targets()
+    old = algorithm._old_log_likelihood(obs, record)
+    advantage = algorithm.critic.targets(algorithm.rollout).advantage
     log_prob = algorithm.log_likelihood(obs, record)
     discount = torch.tensor([0.5**4, 0.5**3, 0.5**2, 0.5, 1.0])
     score = -(log_prob * advantage[:, None] * discount).mean()
@@ -92,7 +93,7 @@ def test_without_reward_advantages_are_not_blown_up(reach_env):
     algorithm = make_dppo(reach_env, advantage_std_floor=0.1)
     algorithm.collect()
     algorithm.rollout.reward[:] = 0
-    algorithm.critic.trunk.out.weight.data.mul_(1e-3)
-    algorithm.critic.trunk.out.bias.data.zero_()
-    advantage, _ = algorithm._targets()
+    algorithm.critic.net.trunk.out.weight.data.mul_(1e-3)
+    algorithm.critic.net.trunk.out.bias.data.zero_()
+    advantage = algorithm.critic.targets(algorithm.rollout).advantage
     assert advantage.abs().max() < 0.5
