@@ -112,6 +112,7 @@ class Rollout:
         """Simulator state and the running episode counts."""
         return {
             "env": self.env.get_state(),
+            "obs": dict(self._next or {}),
             "return": self._return,
             "length": self._length,
             "env_steps": self.env_steps,
@@ -119,11 +120,19 @@ class Rollout:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue in the middle of the episodes that ``state_dict`` saw."""
+        """Continue in the middle of the episodes that ``state_dict`` saw.
+
+        Environments that cannot (other people's, in Gymnasium) start new ones: they show another
+        observation than was saved, and what their old episodes had earned is forgotten.
+        """
         env_state = {name: np.asarray(value) for name, value in state["env"].items()}
         self._next = self.env.set_state(env_state)
-        self._return = np.array(state["return"], dtype=np.float64)
-        self._length = np.array(state["length"], dtype=np.int64)
+        goes_on = np.ones(self.env.num_envs, dtype=bool)
+        for name, value in self._next.items():
+            same = value == np.asarray(state["obs"][name])
+            goes_on &= same.reshape(len(same), -1).all(axis=1)
+        self._return = np.where(goes_on, np.asarray(state["return"]), 0.0)
+        self._length = np.where(goes_on, np.asarray(state["length"]), 0)
         self.env_steps = int(state["env_steps"])
         if self.moments is not None:
             self.moments.load_state_dict(state["moments"])

@@ -114,6 +114,19 @@ def test_resume_is_bit_identical(reach_env, variant):
     assert straight.env_steps == resumed.env_steps
 
 
+def test_episodes_that_cannot_go_on_are_forgotten(reach_env):
+    algorithm = make(reach_env, "ppo", rollout_steps=3)
+    run(algorithm, 1)
+    state = algorithm.state_dict()
+    assert state["rollout"]["length"].any()
+    other = make(type(reach_env)(), "ppo", seed=1)
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other.rollout._length, state["rollout"]["length"])
+    other.rollout.env.set_state = lambda _: other.rollout.env.reset(99)
+    other.load_state_dict(state)
+    assert not other.rollout._length.any() and not other.rollout._return.any()
+
+
 def test_running_statistics_move_between_rollouts_only(reach_env):
     algorithm = make(reach_env, "fpo", normalize_obs=True)
     scale = algorithm.policy.normalizer.obs_scale
