@@ -44,12 +44,6 @@ class ResidualTrunk(nn.Module):
         )
         self.out = nn.Linear(width, out_dim)
 
-    @torch.no_grad()
-    def zero_output(self) -> None:
-        """Start near zero, as RL from scratch does: the read-out is scaled by 0.01."""
-        self.out.weight.mul_(0.01)
-        self.out.bias.mul_(0.01)
-
     def forward(self, h: Tensor) -> Tensor:
         """``[..., width]`` to ``[..., out_dim]``."""
         for block in self.blocks:
