@@ -42,13 +42,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from genpolicy.spec import TaskSpec, VecEnv
+from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.compiled_loop import (
     CHUNK,
     DESK,
@@ -222,3 +224,30 @@ class CompiledSim:
 
 def _help(run: Callable[..., None], desk: NDArray[Any], constants: Any, thread: int) -> None:
     run(desk, thread, constants)
+
+
+def compiled_env(
+    task: CompiledTask,
+    spec: TaskSpec,
+    num_envs: int,
+    *,
+    history: int = 1,
+    dtype: DTypeLike = np.float32,
+    max_episode_steps: int | None = None,
+    num_threads: int | None = None,
+) -> VecEnv:
+    """Environments of a task: what the factories of the entry points end in.
+
+    Args:
+        task: what is simulated.
+        spec: what it observes and commands.
+        num_envs: N.
+        history: To, observations per observation.
+        dtype: of the observations.
+        max_episode_steps: where episodes are truncated; default as in ``spec``.
+        num_threads: physics threads; default all available cores.
+    """
+    if max_episode_steps is not None:
+        spec = replace(spec, max_episode_steps=max_episode_steps)
+    sim = CompiledSim(task, num_envs, num_threads)
+    return BatchEnv(sim, spec, history=history, dtype=dtype)

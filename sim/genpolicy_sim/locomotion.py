@@ -20,11 +20,9 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from numpy.typing import DTypeLike
 
 from genpolicy.spec import ActionSpec, Feature, TaskSpec, VecEnv
-from genpolicy_sim.batch_env import BatchEnv
-from genpolicy_sim.compiled_sim import CompiledSim, CompiledTask, Initial
+from genpolicy_sim.compiled_sim import CompiledTask, Initial, compiled_env
 from genpolicy_sim.episodes import Array
 from genpolicy_sim.locomotion_rules import Ant, Runner, run_ant, run_runner
 
@@ -57,7 +55,7 @@ def initial(draws: Array, rest: Array) -> Initial:
     return Initial(qpos, draws[:, len(rest) :], qpos[:, :1])
 
 
-def task_spec(name: str, robot: str, task: CompiledTask, max_episode_steps: int) -> TaskSpec:
+def task_spec(name: str, robot: str, task: CompiledTask) -> TaskSpec:
     """What a task observes and commands."""
     model = task.model
     joints = [model.joint(int(j)).name for j in model.actuator_trnid[:, 0]]
@@ -73,7 +71,7 @@ def task_spec(name: str, robot: str, task: CompiledTask, max_episode_steps: int)
         ),
         control_mode="actuator",
         control_hz=1.0 / (model.opt.timestep * task.substeps),
-        max_episode_steps=max_episode_steps,
+        max_episode_steps=EPISODE_STEPS,
         versions={package: version(package) for package in ("mujoco", "gymnasium")},
         score="return",
     )
@@ -156,32 +154,11 @@ def ant_task() -> CompiledTask:
 
 
 def make(
-    name: str,
-    robot: str,
-    build: Callable[[], CompiledTask],
-    num_envs: int,
-    *,
-    history: int = 1,
-    dtype: DTypeLike = np.float32,
-    max_episode_steps: int = EPISODE_STEPS,
-    num_threads: int | None = None,
+    name: str, robot: str, build: Callable[[], CompiledTask], num_envs: int, **options: Any
 ) -> VecEnv:
-    """Factory of the entry points.
-
-    Args:
-        name: the task's.
-        robot: what runs.
-        build: the task.
-        num_envs: N.
-        history: To, observations per observation.
-        dtype: of the observations.
-        max_episode_steps: where episodes are truncated.
-        num_threads: physics threads; default all available cores.
-    """
+    """Factory of the entry points; options as in ``compiled_env``."""
     task = build()
-    spec = task_spec(name, robot, task, max_episode_steps)
-    sim = CompiledSim(task, num_envs, num_threads)
-    return BatchEnv(sim, spec, history=history, dtype=dtype)
+    return compiled_env(task, task_spec(name, robot, task), num_envs, **options)
 
 
 hopper = partial(make, "hopper", "Hopper", hopper_task)

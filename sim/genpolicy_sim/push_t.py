@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from genpolicy.spec import ActionSpec, Feature, TaskSpec, VecEnv
-from genpolicy_sim.batch_env import BatchEnv
-from genpolicy_sim.compiled_sim import CompiledSim, CompiledTask, Initial, advance, nothing
+from genpolicy_sim.compiled_sim import CompiledTask, Initial, advance, compiled_env, nothing
 from genpolicy_sim.jit import njit
 from genpolicy_sim.rendering import View
 
@@ -206,7 +205,7 @@ def compiled_task() -> CompiledTask:
     )
 
 
-def task_spec(max_episode_steps: int = 300) -> TaskSpec:
+def task_spec() -> TaskSpec:
     """What push-T observes and commands."""
     return TaskSpec(
         task="push_t",
@@ -218,29 +217,13 @@ def task_spec(max_episode_steps: int = 300) -> TaskSpec:
         action=ActionSpec(("x", "y"), (f"{WORKSPACE} m",) * 2, (-1.0, -1.0), (1.0, 1.0)),
         control_mode="target_position",
         control_hz=10.0,
-        max_episode_steps=max_episode_steps,
+        max_episode_steps=300,
         control={"position_scale": WORKSPACE},
         versions={"mujoco": version("mujoco")},
         score="return",
     )
 
 
-def make(
-    num_envs: int,
-    *,
-    history: int = 1,
-    dtype: DTypeLike = np.float32,
-    max_episode_steps: int = 300,
-    num_threads: int | None = None,
-) -> VecEnv:
-    """Factory of the entry point ``push_t``.
-
-    Args:
-        num_envs: N.
-        history: To, observations per observation.
-        dtype: of the observations.
-        max_episode_steps: where episodes are truncated.
-        num_threads: physics threads; default all available cores.
-    """
-    sim = CompiledSim(compiled_task(), num_envs, num_threads)
-    return BatchEnv(sim, task_spec(max_episode_steps), history=history, dtype=dtype)
+def make(num_envs: int, **options: Any) -> VecEnv:
+    """Factory of the entry point ``push_t``; options as in ``compiled_env``."""
+    return compiled_env(compiled_task(), task_spec(), num_envs, **options)

@@ -26,7 +26,7 @@ def make(name, num_envs, constants=None, **options):
     task = getattr(locomotion, f"{name}_task")()
     if constants:
         object.__setattr__(task, "constants", task.constants._replace(**constants))
-    spec = locomotion.task_spec(name, name, task, locomotion.EPISODE_STEPS)
+    spec = locomotion.task_spec(name, name, task)
     return BatchEnv(CompiledSim(task, num_envs), spec, dtype=np.float64, **options)
 
 

@@ -22,11 +22,9 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from numpy.typing import DTypeLike
 
 from genpolicy.spec import ActionSpec, Feature, TaskSpec, VecEnv
-from genpolicy_sim.batch_env import BatchEnv
-from genpolicy_sim.compiled_sim import CompiledSim, CompiledTask, Initial
+from genpolicy_sim.compiled_sim import CompiledTask, Initial, compiled_env
 from genpolicy_sim.episodes import Array
 
 EPISODE_STEPS = 1000
@@ -73,7 +71,7 @@ def load_model(domain: str) -> mujoco.MjModel:
         return mujoco.MjSpec.from_file(str(path)).compile()
 
 
-def task_spec(task: Task, max_episode_steps: int) -> TaskSpec:
+def task_spec(task: Task) -> TaskSpec:
     """What a task observes and commands."""
     model = task.model
     names = tuple(model.actuator(i).name for i in range(model.nu))
@@ -85,7 +83,7 @@ def task_spec(task: Task, max_episode_steps: int) -> TaskSpec:
         action=ActionSpec(names, ("control",) * model.nu, low, high),
         control_mode="actuator",
         control_hz=1.0 / (task.substeps * model.opt.timestep),
-        max_episode_steps=max_episode_steps,
+        max_episode_steps=EPISODE_STEPS,
         versions={name: version(name) for name in ("mujoco", "dm_control")},
         score="return",
     )
@@ -172,25 +170,6 @@ def compiled(task: Task) -> CompiledTask:
     )
 
 
-def make(
-    task: Task,
-    num_envs: int,
-    *,
-    history: int = 1,
-    dtype: DTypeLike = np.float32,
-    max_episode_steps: int = EPISODE_STEPS,
-    num_threads: int | None = None,
-) -> VecEnv:
-    """Environments of a task.
-
-    Args:
-        task: which.
-        num_envs: N.
-        history: To, observations per observation.
-        dtype: of the observations.
-        max_episode_steps: where episodes are truncated.
-        num_threads: physics threads; default all available cores.
-    """
-    spec = task_spec(task, max_episode_steps)
-    sim = CompiledSim(compiled(task), num_envs, num_threads)
-    return BatchEnv(sim, spec, history=history, dtype=dtype)
+def make(task: Task, num_envs: int, **options: Any) -> VecEnv:
+    """Environments of a task; options as in ``compiled_env``."""
+    return compiled_env(compiled(task), task_spec(task), num_envs, **options)
