@@ -46,15 +46,14 @@ def run(config: Finetune, invocation: Invocation) -> Path:
 
 
 def _algo(config: Finetune) -> OnPolicyConfig:
-    """The method's hyperparameters; statistics of observations run only from scratch."""
+    """The method's hyperparameters; null stands for what fits: from scratch, or not."""
     algo = build_component("algo", config.algo, OnPolicyConfig)
     if algo.normalize_obs and config.init is not None:
         raise GenpolicyError(
             "algo.normalize_obs=true would change what the network of init=... sees: leave it null"
         )
-    if algo.normalize_obs is None:
-        algo = replace(algo, normalize_obs=config.init is None)
-    return algo
+    unset = [name for name in ("normalize_obs", "stagger") if getattr(algo, name) is None]
+    return replace(algo, **dict.fromkeys(unset, config.init is None))
 
 
 def _base(config: Finetune, task: TaskConfig, resumed: Checkpoint | None, device: str) -> Any:

@@ -123,6 +123,11 @@ class FPO(OnPolicy):
         return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32)).to(self.device)
 
     def _times(self, count: int) -> Tensor:
-        """``[count, P]``."""
-        picks = self.rng.integers(len(self.times), size=(count, self.config.pairs))
+        """``[count, P]``: one draw from each of P equal parts of the times.
+
+        Each pair's time is as good as a draw from all of them, and their mean loss varies less.
+        """
+        pairs, times = self.config.pairs, len(self.times)
+        share = (np.arange(pairs) + self.rng.random((count, pairs))) / pairs
+        picks = np.minimum((share * times).astype(np.int64), times - 1)  # rounding may reach 1
         return self.times[torch.from_numpy(picks).to(self.device)]

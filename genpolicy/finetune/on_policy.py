@@ -69,6 +69,9 @@ class OnPolicyConfig:
             look like one.
         normalize_obs: Normalise observations by running statistics instead of the policy's own;
             null: only from scratch, where a policy has none.
+        stagger: Let the first episodes end one after the other, where the environments can.
+            Otherwise all environments of a task without early ends stay in step, and a rollout
+            shows one phase of the episode only. null: only from scratch.
         bf16: Run the networks of the update under bfloat16 autocast; null: where the hardware
             has it and the layers are wide enough to gain.
     """
@@ -91,6 +94,7 @@ class OnPolicyConfig:
     target_kl: float = 1.0
     advantage_std_floor: float = 0.1
     normalize_obs: bool | None = None
+    stagger: bool | None = None
     bf16: bool | None = None
 
     def __post_init__(self) -> None:
@@ -148,7 +152,7 @@ class OnPolicy(ABC):
         self.rollout = Rollout(
             env, policy.normalizer, c.rollout_steps, obs_dim, bool(c.normalize_obs)
         )
-        self.rollout.reset(seeding.env_seed(seed, "train", rank, env.num_envs))
+        self.rollout.reset(seeding.env_seed(seed, "train", rank, env.num_envs), bool(c.stagger))
         self.record: dict[str, Tensor] = {}  # {name: [T, E, ...]}
         self.width = torch.tensor([c.clip], device=self.device)  # [M]
         self.credit = torch.ones(1, device=self.device)  # [M]

@@ -48,10 +48,23 @@ class Rollout:
         self._return, self._length = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
         self._ended: list[NDArray[Any]] = []
 
-    def reset(self, seed: int) -> None:
-        """Start new episodes."""
+    def reset(self, seed: int, stagger: bool = False) -> None:
+        """Start new episodes.
+
+        Args:
+            seed: of their initial states.
+            stagger: let their time limits come one after the other, evenly spread over an
+                episode, where the environments' state tells their time (``elapsed``). Episodes
+                that are cut short by this are not counted in the metrics.
+        """
         self._next = self.env.reset(seed)
         self._return[:], self._length[:] = 0, 0
+        state = self.env.get_state()
+        if stagger and "elapsed" in state:
+            envs = np.arange(self.env.num_envs)
+            elapsed = envs * self.env.spec.max_episode_steps // self.env.num_envs
+            self._next = self.env.set_state(state | {"elapsed": elapsed})
+            self._return[elapsed > 0] = np.nan
 
     def collect(self, act: Act) -> None:
         """Fill the storage; ``act`` may store whatever else its method needs per step."""
@@ -91,14 +104,15 @@ class Rollout:
         self._return += reward
         self._length += steps
         if done.any():
-            self._ended.append(np.stack([self._return[done], self._length[done], success[done]]))
+            whole = done & ~np.isnan(self._return)
+            self._ended.append(np.stack([self._return[whole], self._length[whole], success[whole]]))
             self._return[done], self._length[done] = 0, 0
 
     def metrics(self) -> Metrics:
         """Means over the episodes that ended in this rollout (none: no entries)."""
-        if not self._ended:
+        returns, lengths, success = np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)
+        if not returns.size:
             return {}
-        returns, lengths, success = np.concatenate(self._ended, axis=1)
         metrics = {
             "rollout/return_mean": float(returns.mean()),
             "rollout/episode_len": float(lengths.mean()),

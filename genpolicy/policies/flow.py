@@ -22,9 +22,6 @@ from genpolicy.policies.nets.mlp import DenoisingMLP
 from genpolicy.spec import GenpolicyError, PolicySpec
 
 SOLVERS = ("euler", "heun")
-# The sinusoidal embedding resolves steps of about 1 (its fastest wave turns 1 rad per unit). It
-# sees 100 t: the range of a diffusion policy's K = 100 steps, hence a resolution of 0.01.
-TIME_SCALE = 100.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,9 @@ class FlowConfig:
         hidden: Widths of the velocity MLP: an odd number of equal values.
         activation: ``relu``, ``silu`` or ``mish``.
         time_dim: Size of the sinusoidal time embedding.
+        time_scale: Its fastest wave turns this many rad from noise to action. 100 tells times
+            0.01 apart from each other, as imitation of detailed actions needs. Methods that learn
+            the field from few rewards want neighbouring times to share what they learn: 8.
         sample_steps: K, integration steps when acting; any number, whatever was trained.
         solver: ``euler`` (K network calls) or ``heun`` (second order, 2 K calls).
         squash: How chunks are bounded: ``clip`` at the limits (imitation) or ``tanh`` (from
@@ -46,6 +46,7 @@ class FlowConfig:
     hidden: tuple[int, ...] = (512, 512, 512)
     activation: str = "relu"
     time_dim: int = 32
+    time_scale: float = 100.0
     sample_steps: int = 10
     solver: str = "euler"
     squash: str = "clip"
@@ -57,8 +58,9 @@ class FlowConfig:
         time_grid(self.sample_steps)
         if self.solver not in SOLVERS:
             raise GenpolicyError(f"policy.solver={self.solver!r}: choose one of {list(SOLVERS)}")
-        if not 0 < self.velocity_scale < math.inf:
-            raise GenpolicyError(f"policy.velocity_scale={self.velocity_scale} must be positive")
+        for name in ("time_scale", "velocity_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise GenpolicyError(f"policy.{name}={getattr(self, name)} must be positive")
         if not 0 <= self.initial_noise < math.inf:
             raise GenpolicyError(f"policy.initial_noise={self.initial_noise} must not be negative")
 
@@ -103,7 +105,7 @@ class FlowPolicy(ChunkPolicy):
         return self.config.velocity_scale * self.net(x, time_features, obs_features)
 
     def _time_features(self, t: Tensor) -> Tensor:
-        return self.net.time_features(TIME_SCALE * t)
+        return self.net.time_features(self.config.time_scale * t)
 
     def _obs_features(self, obs: Tensor) -> Tensor:
         return self.net.obs_features(obs)[:, None]  # [B, 1, H]

@@ -27,14 +27,14 @@ class ReachEnv:
     def reset(self, seed=None):
         self.rng = np.random.default_rng(seed)
         self.position, self.goal = np.zeros((2, self.num_envs, 2))
-        self.time = np.zeros(self.num_envs, dtype=np.int64)
+        self.elapsed = np.zeros(self.num_envs, dtype=np.int64)
         self._restart(np.ones(self.num_envs, dtype=bool))
         return self._observe()
 
     def _restart(self, mask):
         draws = self.rng.uniform(-1, 1, (2, self.num_envs, 2))
         self.position[mask], self.goal[mask] = draws[:, mask]
-        self.time[mask] = 0
+        self.elapsed[mask] = 0
 
     def _observe(self):
         arrays = {"position": self.position, "goal": self.goal}
@@ -46,12 +46,12 @@ class ReachEnv:
         steps = np.zeros(self.num_envs, dtype=np.int64)
         for k in range(actions.shape[1]):
             self.position[alive] += 0.25 * np.clip(actions[alive, k], -1, 1)
-            self.time[alive] += 1
+            self.elapsed[alive] += 1
             steps += alive
             reached = alive & (np.linalg.norm(self.position - self.goal, axis=1) < 0.3)
             rewards[reached, k] = 1.0
             success |= reached
-            alive = alive & ~reached & (self.time < TASK.max_episode_steps)
+            alive = alive & ~reached & (self.elapsed < TASK.max_episode_steps)
         truncated = ~success & ~alive
         final_obs = self._observe()
         self._restart(success | truncated)
@@ -66,12 +66,12 @@ class ReachEnv:
         return {
             "position": self.position.copy(),
             "goal": self.goal.copy(),
-            "time": self.time.copy(),
+            "elapsed": self.elapsed.copy(),
             "rng": np.array(words, dtype=np.uint64).view(np.int64),
         }
 
     def set_state(self, state):
-        for name in ("position", "goal", "time"):
+        for name in ("position", "goal", "elapsed"):
             setattr(self, name, np.array(state[name]))
         words = [int(w) for w in np.asarray(state["rng"]).view(np.uint64)]
         self.rng = np.random.default_rng()

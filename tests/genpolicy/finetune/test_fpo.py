@@ -82,6 +82,18 @@ def test_times_are_those_of_the_solver_or_of_the_whole_interval(reach_env):
     assert 0.0049 <= record["t"].min() < 0.1 and 0.9 < record["t"].max() <= 0.9951
 
 
+@pytest.mark.parametrize("times", ["solver", "uniform"])
+@pytest.mark.parametrize("pairs", [1, 3, 8])
+def test_times_of_a_chunk_are_spread_and_each_is_as_likely(reach_env, times, pairs):
+    algorithm = make(reach_env, times=times, pairs=pairs)
+    t, count = algorithm._times(20_000), len(algorithm.times)
+    part, slack = torch.arange(pairs) / pairs, 1 / count + 0.01
+    assert (t > part - slack).all() and (t < part + 1 / pairs + slack).all()
+    drawn = torch.stack([(t == value).float().sum() for value in algorithm.times])
+    expected = t.numel() / count
+    assert (drawn - expected).abs().max() < 6 * expected**0.5
+
+
 def test_pairs_are_kept_for_all_epochs(reach_env):
     algorithm = make(reach_env, epochs=3)
     algorithm.collect()

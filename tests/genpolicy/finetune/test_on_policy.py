@@ -96,16 +96,29 @@ def test_critic_warmup_leaves_the_policy_alone(reach_env, variant):
     assert not all(map(torch.equal, before, algorithm.actor_parameters))
 
 
+def test_staggered_episodes_end_one_after_the_other(reach_env):
+    """With nothing but the time limit (8 steps, chunks of 2) all would end together."""
+    for stagger, ends in ((False, [0, 0, 0, 16] * 2), (True, [4] * 8)):
+        rollout = make(reach_env, "ppo", stagger=stagger).rollout
+        rollout.env.position[:], rollout.env.goal[:] = 0.0, 99.0
+        rollout.env._restart = lambda mask: rollout.env.elapsed.__setitem__(mask, 0)
+        rollout.collect(lambda t, obs: np.zeros((16, 2, 2)))
+        assert rollout.truncated.sum(1).tolist() == ends
+        # 14 of the 16 began in mid-episode: no returns of theirs
+        assert rollout.metrics()["rollout/episodes"] == (18 if stagger else 32)
+        assert rollout.metrics()["rollout/episode_len"] == 8
+
+
 @every_method
 def test_resume_is_bit_identical(reach_env, variant):
-    straight = make(reach_env, variant, normalize_obs=True)
+    straight = make(reach_env, variant, normalize_obs=True, stagger=True)
     run(straight, 2)
     copied = lambda x: x.clone() if isinstance(x, torch.Tensor) else np.copy(x)  # noqa: E731
     saved = torch.utils._pytree.tree_map_only(
         (torch.Tensor, np.ndarray), copied, straight.state_dict()
     )
     run(straight, 2)
-    resumed = make(type(reach_env)(), variant, seed=123, normalize_obs=True)
+    resumed = make(type(reach_env)(), variant, seed=123, normalize_obs=True, stagger=True)
     resumed.load_state_dict(saved)
     run(resumed, 2)
     theirs = resumed.state_dict()["model"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from genpolicy.policies.flow import SOLVERS, TIME_SCALE, FlowConfig, FlowPolicy, time_grid
+from genpolicy.policies.flow import SOLVERS, FlowConfig, FlowPolicy, time_grid
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError, PolicySpec, TaskSpec
 
 TASK = TaskSpec(
@@ -34,7 +34,7 @@ class Field(nn.Module):
         self.field = field
 
     def time_features(self, t):
-        return t[..., None] / TIME_SCALE
+        return t[..., None] / FlowConfig.time_scale
 
     def obs_features(self, obs):
         return obs
