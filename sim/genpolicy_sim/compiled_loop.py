@@ -17,6 +17,7 @@ from genpolicy_sim.native import (
     as_integers,
     fields,
     mj_forward,
+    mj_kinematics,
     mj_resetData,
     mj_rnePostConstraint,
     mj_step,
@@ -57,6 +58,14 @@ def current(model: int, data: int, last: bool) -> None:
     """The same physics, its halves in the other order: all poses and sensors are new."""
     mj_step2(model, data)
     mj_step1(model, data)
+
+
+@njit(nogil=True, cache=True)
+def with_poses(model: int, data: int, last: bool) -> None:
+    """``plain``, and the poses of the new state."""
+    mj_step(model, data)
+    if last:
+        mj_kinematics(model, data)
 
 
 @njit(nogil=True, cache=True)

@@ -21,9 +21,10 @@ and its memory (``memo``, float64, which lasts for the episode and is part of th
 - ``command(d, c, memo, action)`` tells the physics the action, before *every* substep:
   ``to_ctrl``, or the task's own (forces from the action, a controller);
 - ``step(model, data, last)`` is one substep: ``current``, after which all that ``d`` holds belongs
-  to the new state, as in dm_control (not for models with the RK4 integrator); ``plain``, after
-  which everything but ``d.qpos``, ``d.qvel`` and ``d.act`` is one substep old, as in Gymnasium; or
-  ``with_contact_forces`` (``plain`` and ``d.cfrc_ext``).
+  to the new state, as in dm_control, at no cost; ``plain``, after which everything but ``d.qpos``,
+  ``d.qvel`` and ``d.act`` is one substep old, as in Gymnasium; ``with_contact_forces``, ``plain``
+  and ``d.cfrc_ext``; or ``with_poses``, ``plain`` and the poses of the new state, for models with
+  the RK4 integrator, whose steps have no halves.
 
 ``outcome`` is called before ``observe``. All start values come from NumPy: ``draw(rng, count)``
 gives random numbers, ``initial(draws)`` makes states and memories of them; ``mj_resetData`` and
@@ -61,6 +62,7 @@ from genpolicy_sim.compiled_loop import (
     plain,
     to_ctrl,
     with_contact_forces,
+    with_poses,
 )
 from genpolicy_sim.crew import Crew
 from genpolicy_sim.episodes import Array, Episodes
@@ -76,6 +78,7 @@ __all__ = [
     "plain",
     "to_ctrl",
     "with_contact_forces",
+    "with_poses",
 ]
 
 
