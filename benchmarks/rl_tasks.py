@@ -17,8 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +26,36 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from common import evaluated, genpolicy, mean_interval, rows, side_by_side
 
 from genpolicy.runs.environment import describe
 
-TASKS = ("ball_in_cup_catch", "cartpole_balance", "cheetah_run", "finger_spin", "point_mass_easy",
-         "reacher_easy")  # fmt: skip
+TASKS = ("cartpole_balance", "cheetah_run", "finger_spin", "reacher_easy")
 METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
 BASELINE = "ppo"
 EPISODES, SEED0, CURVE_SEED0 = 50, 1000, 500
 ROLLOUT = 64 * 64  # environment steps of one iteration: the same for all methods
 CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "eval/return_hi")
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for the mean of n seeds
-
-
-def genpolicy(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "genpolicy.cli", *arguments], check=True)
 
 
 def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: list[str]) -> None:
     """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
     iterations = steps // ROLLOUT
-    resume = folder / "checkpoints/last"
-    if not (folder / "done").exists():
-        where = [f"resume={folder}"] if resume.exists() else [f"run_dir={folder}"]
+    trained = folder / f"trained_{iterations}"
+    if not trained.exists():
+        where = "resume" if (folder / "checkpoints/last").exists() else "run_dir"
         genpolicy(
-            "finetune", f"experiment=scratch_{method}", f"task={task}", f"seed={seed}", *where,
-            f"iterations={iterations}", f"eval_every={max(1, iterations // 10)}", "episodes=20",
+            "finetune", f"experiment=scratch_{method}", f"task={task}", f"seed={seed}",
+            f"{where}={folder}", f"iterations={iterations}", "eval_every=12", "episodes=20",
             f"seed0={CURVE_SEED0}", "wandb.mode=disabled", *extra,
         )  # fmt: skip
-        (folder / "done").touch()
-    if not (folder / "final").exists():
-        genpolicy(
-            "eval", f"checkpoint={folder / 'checkpoints/last'}", f"episodes={EPISODES}",
-            f"seed0={SEED0}", f"run_dir={folder / 'final'}", "videos=0",
-        )  # fmt: skip
+        trained.touch()
+    evaluated(folder / "checkpoints/last", folder / f"final_{iterations}", EPISODES, SEED0)
 
 
 def curve(folder: Path) -> list[dict[str, str]]:
-    """The evaluations in a run's ``metrics.csv``."""
-    with (folder / "metrics.csv").open() as file:
-        return [row for row in csv.DictReader(file) if row.get("eval/return_mean")]
-
-
-def mean_interval(values: list[float]) -> dict[str, Any]:
-    """Mean over seeds with Student's 95 % interval: the unit that is resampled is the seed."""
-    array, count = np.array(values), len(values)
-    half = T_95.get(count, 1.96) * array.std(ddof=1) / count**0.5 if count > 1 else float("nan")
-    return {
-        "mean": round(float(array.mean()), 1),
-        "half_width_95": round(float(half), 1),
-        "seeds": count,
-        "values": [round(v, 1) for v in values],
-    }
+    """The evaluations during a run."""
+    return [row for row in rows(folder) if row.get("eval/return_mean")]
 
 
 def summary(finals: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -139,12 +116,12 @@ def draw(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
     )  # fmt: skip
     for column, task in enumerate(tasks):
         for number, method in enumerate(METHODS):
-            rows = [curve(f) for (t, m, _), f in folders.items() if (t, m) == (task, method)]
-            if not rows:
+            runs = [curve(f) for (t, m, _), f in folders.items() if (t, m) == (task, method)]
+            if not runs:
                 continue
-            shortest = min(map(len, rows))
+            shortest = min(map(len, runs))
             data = np.array(
-                [[[float(r[k]) for k in CURVE_KEYS[:3]] for r in run[:shortest]] for run in rows]
+                [[[float(r[k]) for k in CURVE_KEYS[:3]] for r in run[:shortest]] for run in runs]
             )
             steps, wall, value = data.mean(0).T
             for axis, x in ((axes[0, column], steps / 1e6), (axes[1, column], wall)):
@@ -166,8 +143,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--env-steps", type=int, default=1_500_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 1001, 1002])
+    parser.add_argument("--env-steps", type=int, default=1_000_000)
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--summary", action="store_true", help="train nothing")
     parser.add_argument("--extra", nargs="*", default=[], help="further overrides of all runs")
     args = parser.parse_args()
@@ -175,10 +153,11 @@ def main() -> None:
     keys = [(t, m, s) for s in args.seeds for t in args.tasks for m in args.methods]
     folders = {key: args.folder / key[0] / key[1] / f"s{key[2]}" for key in keys}
     if not args.summary:
-        for key, folder in folders.items():
-            train(folder, *key, args.env_steps, args.extra)
-    folders = {k: f for k, f in folders.items() if (f / "final/eval.json").exists()}
-    finals = {k: json.loads((f / "final/eval.json").read_text()) for k, f in folders.items()}
+        runs = [(folder, *key, args.env_steps, args.extra) for key, folder in folders.items()]
+        side_by_side(train, args.jobs, runs)
+    final = f"final_{args.env_steps // ROLLOUT}/eval.json"
+    folders = {k: f for k, f in folders.items() if (f / final).exists()}
+    finals = {k: json.loads((f / final).read_text()) for k, f in folders.items()}
     result = {
         "env_steps": args.env_steps,
         "episodes": EPISODES,
