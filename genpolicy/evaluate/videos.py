@@ -14,7 +14,8 @@ from genpolicy.evaluate.evaluator import EpisodeNoise, Evaluation, Sampler, act
 from genpolicy.runs.files import new_file
 from genpolicy.spec import GenpolicyError, VecEnv
 
-Render = Callable[[NDArray[np.float64]], NDArray[np.uint8]]  # states [T, nq] -> [T, H, W, 3]
+States = dict[str, NDArray[np.float64]]  # {"qpos": [T, nq]}, and "memo" [T, m] where tasks have one
+Render = Callable[..., NDArray[np.uint8]]  # (**states) -> [T, H, W, 3]
 
 
 def film(policy: Sampler, env: VecEnv, seed: int, folder: Path, render: Render) -> Path:
@@ -25,7 +26,7 @@ def film(policy: Sampler, env: VecEnv, seed: int, folder: Path, render: Render) 
         env: one environment, made with ``history=policy.spec.obs_steps``.
         seed: of initial state and noise.
         folder: where ``seed_<seed>_<ending>.mp4`` is written.
-        render: draws joint positions, one row per control step.
+        render: draws states, one row per control step.
 
     Returns:
         The file. Its name says how the filmed episode ended: with one environment instead of
@@ -39,35 +40,36 @@ def film(policy: Sampler, env: VecEnv, seed: int, folder: Path, render: Render) 
     if env.spec.score == "return":
         ending = f"return_{total:.0f}"
     path = folder / f"seed_{seed}_{ending}.mp4"
-    frames = render(states)
+    frames = render(**states)
     with new_file(path) as aside:
         write_mp4(aside, frames, env.spec.control_hz)
     return path
 
 
-def record(policy: Sampler, env: VecEnv, seed: int) -> tuple[NDArray[np.float64], bool, float]:
-    """Joint positions ``[T, nq]`` before every control step of one episode, success and return."""
+def record(policy: Sampler, env: VecEnv, seed: int) -> tuple[States, bool, float]:
+    """What can be drawn before every control step of one episode; success and return."""
     noise, stream = EpisodeNoise(policy), np.random.default_rng(seed)
     obs = env.reset(seed)
     states, done, success, total = [], False, False, 0.0
     while not done:
         chunk = act(policy, obs, np.arange(1), noise.draw([stream]))
         for t in range(chunk.shape[1]):
-            states.append(_joint_positions(env))
+            states.append(_drawable(env))
             result = env.step(chunk[:, t : t + 1])
             obs = result.obs
             success = success or bool(result.success[0])
             total += float(result.reward[0])
             if done := bool(result.done[0]):
                 break
-    return np.stack(states), success, total
+    rows = {name: np.stack([state[name] for state in states]) for name in states[0]}
+    return rows, success, total
 
 
-def _joint_positions(env: VecEnv) -> NDArray[np.float64]:
+def _drawable(env: VecEnv) -> States:
     state = env.get_state()
     if "qpos" not in state:
         raise GenpolicyError(f"task {env.spec.task!r} tells no joint positions that could be drawn")
-    return state["qpos"][0]
+    return {name: state[name][0] for name in ("qpos", "memo") if name in state}
 
 
 def worth_filming(evaluation: Evaluation, count: int) -> list[int]:

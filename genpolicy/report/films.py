@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.evaluate.evaluator import Evaluation
-from genpolicy.evaluate.videos import record, write_mp4
+from genpolicy.evaluate.videos import States, record, write_mp4
 from genpolicy.runs.files import new_file
 from genpolicy.spec import VecEnv
 
@@ -25,8 +25,8 @@ class Rescue(NamedTuple):
     """One initial state from which the first policy fails and the second succeeds."""
 
     seed: int
-    before: NDArray[np.float64]  # [T, nq]
-    after: NDArray[np.float64]
+    before: States
+    after: States
 
 
 def film_rescues(
@@ -34,7 +34,7 @@ def film_rescues(
     after: Any,
     evaluations: tuple[Evaluation, Evaluation],
     env: VecEnv,
-    draw: Callable[[NDArray[np.float64]], Frames],
+    draw: Callable[..., Frames],
     path: Path,
     count: int = 2,
 ) -> list[int]:
@@ -45,7 +45,7 @@ def film_rescues(
         after: second policy.
         evaluations: of the two, over the same initial states.
         env: one environment.
-        draw: joint positions ``[T, nq]`` to pictures ``[T, H, W, 3]``.
+        draw: states, by name, to pictures ``[T, H, W, 3]``.
         path: the MP4.
         count: how many.
 
@@ -55,7 +55,7 @@ def film_rescues(
     rescues = list(_rescues(before, after, evaluations, env, count))
     if rescues:
         scenes = [
-            beside(draw(r.before), draw(r.after), round(HOLD_S * env.spec.control_hz))
+            beside(draw(**r.before), draw(**r.after), round(HOLD_S * env.spec.control_hz))
             for r in rescues
         ]
         with new_file(path) as aside:

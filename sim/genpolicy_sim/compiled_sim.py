@@ -105,6 +105,8 @@ class CompiledTask:
         draw_dim: how many for one.
         initial: ``draws [n, draw_dim] -> Initial``.
         memo_dim: scalars that ``outcome`` remembers.
+        show: ``(model, memo [memo_dim])``: changes a scene, which is the renderer's own, so that
+            what an episode remembers, such as where its target is, is seen in pictures.
         camera: a view for pictures, or a camera of the model; default the whole scene.
     """
 
@@ -118,6 +120,7 @@ class CompiledTask:
     draw_dim: int
     initial: Callable[[Array], Initial]
     memo_dim: int = 0
+    show: Callable[[mujoco.MjModel, Array], None] | None = None
     camera: str | View | None = None
 
 
@@ -135,6 +138,8 @@ class CompiledSim:
         self.draw, self.draw_dim = task.draw, task.draw_dim
         if task.camera is not None:
             self.camera = task.camera
+        if task.show is not None:
+            self.show = task.show
         threads = max(1, min(num_threads or len(os.sched_getaffinity(0)), num_envs))
         n, m = num_envs, task.model
         widths = m.nq, m.nv, m.na, m.nv, task.memo_dim, task.obs_dim

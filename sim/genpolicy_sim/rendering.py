@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import subprocess
@@ -90,7 +91,7 @@ class Renderer:
         self._option = mujoco.MjvOption()
         if model.ngeom and (model.geom_group == 1).any():
             self._option.geomgroup[0] = 0  # robosuite: 0 collides, 1 is seen
-        self._option.sitegroup[:] = 0
+            self._option.sitegroup[:] = 0
 
     def __enter__(self) -> Renderer:
         return self
@@ -132,6 +133,7 @@ def render(
     width: int = 320,
     height: int = 240,
     camera: str | View | None = None,
+    memo: ArrayLike | None = None,
 ) -> NDArray[np.uint8]:
     """Picture of one state, or pictures of several.
 
@@ -141,6 +143,8 @@ def render(
         width: pixels.
         height: pixels.
         camera: a name or a view; default what the environment recommends, else the whole scene.
+        memo: what episodes remembered in these states, ``env.get_state()["memo"]`` if there is
+            one; tasks with a target of their own in each episode show it from this.
 
     Returns:
         ``[H, W, 3]`` or ``[T, H, W, 3]``.
@@ -156,6 +160,13 @@ def render(
     if isinstance(view, str) and view not in names:
         raise GenpolicyError(f"camera {view!r} does not exist: choose one of {', '.join(names)}")
     states = np.asarray(qpos, np.float64)
+    show = getattr(sim, "show", None) if memo is not None else None
+    memos = np.atleast_2d(np.asarray(memo)) if show else []
+    model = copy.copy(model)  # ``show`` and the renderer change it
+    pictures = []
     with Renderer(model, width, height) as renderer:
-        pictures = [renderer.render(state, view) for state in np.atleast_2d(states)]
+        for i, state in enumerate(np.atleast_2d(states)):
+            if show:
+                show(model, memos[i])
+            pictures.append(renderer.render(state, view))
     return pictures[0] if states.ndim == 1 else np.stack(pictures)

@@ -36,6 +36,21 @@ def test_pictures_show_the_state(drawable):
     assert one.shape == (24, 32, 3)
 
 
+@pytest.mark.parametrize("task", ["reacher_easy", "fish_swim", "finger_turn_easy"])
+def test_pictures_show_the_target_of_the_episode(drawable, task):
+    env = genpolicy_sim.make(task, 2)
+    env.reset(0)
+    state, model = env.get_state(), env.sim.model
+    before = model.geom_pos.copy(), model.site_pos.copy()
+    same = np.repeat(state["qpos"][:1], 3, axis=0)
+    memo = state["memo"][[0, 1, 0]]
+    pictures = rendering.render(env, same, 96, 64, memo=memo)
+    assert (pictures[0] != pictures[1]).any(-1).sum() > 10
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    np.testing.assert_array_equal(model.geom_pos, before[0])  # what is simulated is another scene
+    np.testing.assert_array_equal(model.site_pos, before[1])
+
+
 def test_unknown_camera():
     with pytest.raises(GenpolicyError, match=r"'moon' does not exist: choose one of .*frontview"):
         rendering.render(genpolicy_sim.make("lift"), np.zeros(16), camera="moon")

@@ -45,6 +45,7 @@ class Task:
         draw: ``(rng, count) -> [count, nq + nv + target_dim]``: positions, velocities, target.
         camera: the scene's, for films.
         target_dim: coordinates of the target that each episode has, its ``memo``.
+        show: puts the target of a scene there, for films.
         settle: what else happens before an episode: joint positions ``[n, nq]`` to positions and
             velocities; default at rest.
     """
@@ -59,6 +60,7 @@ class Task:
     draw: Callable[[np.random.Generator, int], Array]
     camera: str
     target_dim: int = 0
+    show: Callable[[mujoco.MjModel, Array], None] | None = None
     settle: Callable[[Array], tuple[Array, Array]] | None = None
 
 
@@ -166,6 +168,7 @@ def compiled(task: Task) -> CompiledTask:
         draw_dim=model.nq + model.nv + task.target_dim,
         initial=initial,
         memo_dim=task.target_dim,
+        show=task.show,
         camera=task.camera,
     )
 

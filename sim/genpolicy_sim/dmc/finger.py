@@ -125,6 +125,11 @@ def draw_targets(model: mujoco.MjModel, rng: np.random.Generator, count: int) ->
     return hinge + radius * np.hstack([np.sin(angle), np.cos(angle)])
 
 
+def show(model: mujoco.MjModel, target: Array) -> None:
+    """Put the scene's target there."""
+    model.site("target").pos[[0, 2]] = target
+
+
 def draw_joints(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:
     """Positions ``[count, 3]`` in which the finger does not touch the body."""
     return collision_free(model, partial(random_joints, model), rng, count)
@@ -135,6 +140,8 @@ def spin_task() -> Task:
     """Finger-Spin."""
     model = load_model("finger")
     model.dof_damping[model.joint("hinge").dofadr] = SPIN_DAMPING
+    for site in ("target", "tip"):
+        model.site(site).rgba[3] = 0.0  # nothing of this task
     return Task(
         name="finger_spin",
         robot="finger",
@@ -152,6 +159,7 @@ def spin_task() -> Task:
 def turn_task(level: str) -> Task:
     """Finger-TurnEasy and Finger-TurnHard."""
     model = load_model("finger")
+    model.site("target").size[0] = TARGET_SIZE[level]  # touches nothing, is only seen
 
     def draw(rng: np.random.Generator, count: int) -> Array:
         targets = draw_targets(model, rng, count)
@@ -168,6 +176,7 @@ def turn_task(level: str) -> Task:
         draw=draw,
         camera="cam0",
         target_dim=2,
+        show=show,
     )
 
 

@@ -77,6 +77,11 @@ def draw(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:
     return at_rest(model, qpos, rng.uniform(*TARGETS, (count, 3)))
 
 
+def show(model: mujoco.MjModel, target: Array) -> None:
+    """Put the scene's target there."""
+    model.geom("target").pos[:] = target
+
+
 @cache
 def swim_task() -> Task:
     """Fish-Swim."""
@@ -98,6 +103,7 @@ def swim_task() -> Task:
         draw=lambda rng, count: draw(model, rng, count),
         camera="tracking_x",
         target_dim=3,
+        show=show,
     )
 
 

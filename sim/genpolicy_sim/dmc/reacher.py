@@ -65,10 +65,16 @@ def draw(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:
     return at_rest(model, random_joints(model, rng, count), target)
 
 
+def show(model: mujoco.MjModel, target: Array) -> None:
+    """Put the scene's target there."""
+    model.geom("target").pos[:2] = target
+
+
 @cache
 def reach_task(level: str) -> Task:
     """Reacher-Easy and Reacher-Hard."""
     model = load_model("reacher")
+    model.geom("target").size[0] = TARGET_SIZE[level]  # touches nothing, is only seen
     finger = model.geom("finger")
     return Task(
         name=f"reacher_{level}",
@@ -85,6 +91,7 @@ def reach_task(level: str) -> Task:
         draw=lambda rng, count: draw(model, rng, count),
         camera="fixed",
         target_dim=2,
+        show=show,
     )
 
 

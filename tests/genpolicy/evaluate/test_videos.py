@@ -12,9 +12,9 @@ from genpolicy.evaluate.videos import film, record, worth_filming
 from genpolicy.spec import GenpolicyError
 
 
-def render(states):
-    shade = (255 * np.clip(states, 0, 1)).astype(np.uint8)
-    return np.broadcast_to(shade[:, :, None, None], (len(states), 32, 48, 3))
+def render(qpos):
+    shade = (255 * np.clip(qpos, 0, 1)).astype(np.uint8)
+    return np.broadcast_to(shade[:, :, None, None], (len(qpos), 32, 48, 3))
 
 
 def test_first_failures_then_first_successes():
@@ -37,7 +37,7 @@ def test_film_shows_the_episode_that_was_evaluated():
     evaluation = evaluate(policy, SlideEnv(10), episodes=10, seed0=50)
     for i in range(10):
         states, success, total = record(policy, SlideEnv(1), 50 + i)
-        assert len(states) == evaluation.lengths[i]
+        assert len(states["qpos"]) == evaluation.lengths[i]
         assert success == evaluation.success[i]
         assert total == evaluation.returns[i]
 
@@ -47,7 +47,7 @@ def test_mp4_is_playable(tmp_path):
     assert path.name in ("seed_50_success.mp4", "seed_50_failure.mp4")
     states, *_ = record(SlidePolicy(), SlideEnv(1), 50)
     played = list(iter(imageio.get_reader(path)))
-    assert len(played) == len(states)
+    assert len(played) == len(states["qpos"])
     assert played[0].shape == (32, 48, 3)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

@@ -16,9 +16,9 @@ class Stay(SlidePolicy):
         return super().sample(obs, noise=noise).clamp(0, 0)
 
 
-def draw(states):
-    shade = (255 * np.clip(states, 0, 1)).astype(np.uint8)
-    return np.broadcast_to(shade[:, :, None, None], (len(states), 24, 48, 3))
+def draw(qpos):
+    shade = (255 * np.clip(qpos, 0, 1)).astype(np.uint8)
+    return np.broadcast_to(shade[:, :, None, None], (len(qpos), 24, 48, 3))
 
 
 @pytest.fixture
