@@ -53,8 +53,8 @@ from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.compiled_loop import (
     CHUNK,
     DESK,
-    SIZES,
     RESTORE,
+    SIZES,
     START,
     State,
     advance,

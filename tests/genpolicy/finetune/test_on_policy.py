@@ -100,8 +100,8 @@ def test_staggered_episodes_end_one_after_the_other(reach_env):
     """With nothing but the time limit (8 steps, chunks of 2) all would end together."""
     for stagger, ends in ((False, [0, 0, 0, 16] * 2), (True, [4] * 8)):
         rollout = make(reach_env, "ppo", stagger=stagger).rollout
-        rollout.env.position[:], rollout.env.goal[:] = 0.0, 99.0
-        rollout.env._restart = lambda mask: rollout.env.elapsed.__setitem__(mask, 0)
+        reach_env.goal[:] = 99.0
+        reach_env._restart = lambda mask: reach_env.elapsed.__setitem__(mask, 0)
         rollout.collect(lambda t, obs: np.zeros((16, 2, 2)))
         assert rollout.truncated.sum(1).tolist() == ends
         # 14 of the 16 began in mid-episode: no returns of theirs
