@@ -190,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-envs", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of one measurement")
     parser.add_argument("--tasks", nargs="*", help="only these; default all")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

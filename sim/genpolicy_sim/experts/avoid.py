@@ -34,7 +34,7 @@ class AvoidExpert:
         noise: standard deviation of the Gaussian noise on the action, action units.
     """
 
-    def __init__(self, num_envs: int, rng: np.random.Generator, noise: float = 0.2) -> None:
+    def __init__(self, num_envs: int, rng: np.random.Generator, noise: float = 0.05) -> None:
         self.num_envs, self.rng, self.noise = num_envs, rng, noise
         self._through = np.zeros((num_envs, len(ROW_Y) + 1))  # x at the start and at each row
         self.reset()
