@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genpolicy.spec import ActionSpec, Feature, TaskSpec, VecEnv
-from genpolicy_sim.compiled_sim import CompiledTask, Initial, advance, compiled_env, plain
+from genpolicy_sim.compiled_sim import CompiledTask, Initial, advance, compiled_env, nothing
 from genpolicy_sim.jit import njit
 from genpolicy_sim.rendering import View
 
@@ -130,7 +130,7 @@ def outcome(d: Any, c: Any, memo: Array, action: Array) -> tuple[float, bool, bo
 @njit(nogil=True, cache=True)
 def run(desk: Any, thread: int, c: Any) -> None:
     """The task's loop, compiled and cached with it."""
-    advance(desk, thread, c, observe, outcome, command, plain)
+    advance(desk, thread, c, observe, outcome, command, nothing)
 
 
 def draw(rng: np.random.Generator, count: int) -> Array:

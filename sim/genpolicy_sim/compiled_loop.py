@@ -16,13 +16,17 @@ from genpolicy_sim.native import (
     as_floats,
     as_integers,
     fields,
+    mj_comPos,
+    mj_comVel,
     mj_forward,
     mj_kinematics,
     mj_resetData,
     mj_rnePostConstraint,
+    mj_sensorPos,
+    mj_sensorVel,
     mj_step,
     mj_step1,
-    mj_step2,
+    mj_subtreeVel,
 )
 
 
@@ -48,37 +52,49 @@ def to_ctrl(d: Any, c: Any, memo: Array, action: Array) -> None:
 
 
 @njit(nogil=True, cache=True)
-def plain(model: int, data: int, last: bool) -> None:
-    """``mj_step``: ``d.qpos``, ``d.qvel``, ``d.act`` are new, poses and sensors one substep old."""
-    mj_step(model, data)
+def nothing(model: int, data: int) -> None:
+    """What the task reads is current anyway."""
 
 
 @njit(nogil=True, cache=True)
-def current(model: int, data: int, last: bool) -> None:
-    """The same physics, its halves in the other order: all poses and sensors are new."""
-    mj_step2(model, data)
+def kinematics(model: int, data: int) -> None:
+    """Poses of bodies, geoms and sites."""
+    mj_kinematics(model, data)
+
+
+@njit(nogil=True, cache=True)
+def centers(model: int, data: int) -> None:
+    """Poses, and centres of mass."""
+    mj_kinematics(model, data)
+    mj_comPos(model, data)
+
+
+@njit(nogil=True, cache=True)
+def sensors(model: int, data: int) -> None:
+    """Poses, centres of mass, velocities, position and velocity sensors (no tendons, contacts)."""
+    mj_kinematics(model, data)
+    mj_comPos(model, data)
+    mj_comVel(model, data)
+    mj_sensorPos(model, data)
+    mj_subtreeVel(model, data)  # else sensors of it stay as old as the last mj_step
+    mj_sensorVel(model, data)
+
+
+@njit(nogil=True, cache=True)
+def everything(model: int, data: int) -> None:
+    """All that depends on positions and velocities."""
     mj_step1(model, data)
 
 
 @njit(nogil=True, cache=True)
-def with_poses(model: int, data: int, last: bool) -> None:
-    """``plain``, and the poses of the new state."""
-    mj_step(model, data)
-    if last:
-        mj_kinematics(model, data)
-
-
-@njit(nogil=True, cache=True)
-def with_contact_forces(model: int, data: int, last: bool) -> None:
-    """``plain``, and the external forces on bodies, ``d.cfrc_ext``."""
-    mj_step(model, data)
-    if last:
-        mj_rnePostConstraint(model, data)
+def contact_forces(model: int, data: int) -> None:
+    """External forces on bodies, ``cfrc_ext``."""
+    mj_rnePostConstraint(model, data)
 
 
 # ---------------------------------------------------------------- the compiled loop
 
-CHUNK, START, RESTORE = 0, 1, 2  # what the caller asks for
+CHUNK, START = 0, 1  # what the caller asks for
 NUM_FIELDS = len(Fields._fields)
 
 # All that compiled threads must know: numbers, and addresses of arrays.
@@ -150,48 +166,47 @@ def _store(state: State, i: int, d: Fields) -> None:
 
 
 @njit(nogil=True, forceinline=True)  # without it, not cached: functions cannot be passed
-def _work(desk, c, observe, outcome, command, step):  # noqa: ANN001, ANN202
+def _work(desk, thread, c, observe, outcome, command, refresh):  # noqa: ANN001, ANN202
     """Take simulations until none is left."""
-    table = carray(as_integers(desk.fields), (desk.num_envs, NUM_FIELDS))
+    data = carray(as_integers(desk.data), (desk.helpers + 1,))[thread]
+    table = carray(as_integers(desk.fields), (desk.helpers + 1, NUM_FIELDS))
     sizes = (
         desk.nq, desk.nv, desk.nu, desk.nbody, desk.nsite, desk.njnt, desk.nM, desk.na,
         desk.ngeom, desk.nsensordata, desk.nmocap,
     )  # fmt: skip
+    d = fields(table[thread], sizes)
     while True:
         ticket = take_ticket(desk.gate)
         if ticket < 0:
             return
         i = carray(as_integers(desk.ids), (desk.count,))[ticket]
-        data = carray(as_integers(desk.data), (desk.num_envs,))[i]
-        d = fields(table[i], sizes)
         state = _state(desk)
         memo, observation = state.memo[i], state.observation[i]
-        if desk.mode == CHUNK:
+        if desk.mode == START:
+            mj_resetData(desk.model, data)
+            _load(state, i, d)
+            mj_forward(desk.model, data)
+            observe(d, c, memo, observation)
+        else:
+            _load(state, i, d)
             episodes = _episodes(desk)
             actions = carray(as_floats(desk.actions), (desk.num_envs, desk.chunk, desk.action_dim))
             for t in range(desk.chunk):
                 action = actions[i, t]
-                for k in range(desk.substeps):
+                for _ in range(desk.substeps):
                     command(d, c, memo, action)
-                    step(desk.model, data, k == desk.substeps - 1)
+                    mj_step(desk.model, data)
+                refresh(desk.model, data)
                 reward, terminated, success = outcome(d, c, memo, action)
                 observe(d, c, memo, observation)
                 if not note(episodes, i, t, observation, reward, terminated, success):
                     break
-        else:
-            mj_resetData(desk.model, data)
-            _load(state, i, d)
-            if desk.mode == START:
-                mj_forward(desk.model, data)
-                observe(d, c, memo, observation)
-            else:  # what ``current`` goes on from; the warm start stays what it is
-                mj_step1(desk.model, data)
         _store(state, i, d)
         finish(desk.gate)
 
 
 @njit(nogil=True, forceinline=True)  # without it, not cached: functions cannot be passed
-def advance(desk, thread, c, observe, outcome, command, step):  # noqa: ANN001, ANN201
+def advance(desk, thread, c, observe, outcome, command, refresh):  # noqa: ANN001, ANN201
     """The loop of a task: the caller's share of one call, or a helper's whole life.
 
     Args:
@@ -201,13 +216,13 @@ def advance(desk, thread, c, observe, outcome, command, step):  # noqa: ANN001, 
         observe: see the module's description; so are the other three.
         outcome: compiled.
         command: compiled.
-        step: compiled.
+        refresh: compiled.
     """
     gate, count = desk[0].gate, desk[0].count
     if thread == 0:
         publish(gate, count, desk[0].helpers)
     while thread == 0 or wait_for_work(gate):
-        _work(desk[0], c, observe, outcome, command, step)
+        _work(desk[0], thread, c, observe, outcome, command, refresh)
         if thread == 0:
             join(gate, count)
             return

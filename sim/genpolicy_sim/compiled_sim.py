@@ -14,17 +14,18 @@ and its memory (``memo``, float64, which lasts for the episode and is part of th
 
     @njit(cache=True, nogil=True)
     def run(desk, thread, c):                    # the task's loop, compiled and cached with it
-        advance(desk, thread, c, observe, outcome, to_ctrl, current)
+        advance(desk, thread, c, observe, outcome, to_ctrl, kinematics)
 
 ``advance`` takes two more functions, of which this module has the usual ones:
 
 - ``command(d, c, memo, action)`` tells the physics the action, before *every* substep:
   ``to_ctrl``, or the task's own (forces from the action, a controller);
-- ``step(model, data, last)`` is one substep: ``current``, after which all that ``d`` holds belongs
-  to the new state, as in dm_control, at no cost; ``plain``, after which everything but ``d.qpos``,
-  ``d.qvel`` and ``d.act`` is one substep old, as in Gymnasium; ``with_contact_forces``, ``plain``
-  and ``d.cfrc_ext``; or ``with_poses``, ``plain`` and the poses of the new state, for models with
-  the RK4 integrator, whose steps have no halves.
+- ``refresh(model, data)`` after the last substep brings up to date what ``observe`` and
+  ``outcome`` read besides ``d.qpos``, ``d.qvel`` and ``d.act``; ``mj_step`` itself leaves poses
+  and sensors one substep old. ``nothing``, ``kinematics`` (body, geom and site poses),
+  ``centers`` (these and centres of mass), ``sensors`` (these and position and velocity sensors),
+  ``everything`` (``mj_step1``: dm_control's state after a step), ``contact_forces``
+  (``d.cfrc_ext``; poses stay one substep old, as in Gymnasium). The cheapest that will do.
 
 ``outcome`` is called before ``observe``. All start values come from NumPy: ``draw(rng, count)``
 gives random numbers, ``initial(draws)`` makes states and memories of them; ``mj_resetData`` and
@@ -53,16 +54,17 @@ from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.compiled_loop import (
     CHUNK,
     DESK,
-    RESTORE,
     SIZES,
     START,
     State,
     advance,
-    current,
-    plain,
+    centers,
+    contact_forces,
+    everything,
+    kinematics,
+    nothing,
+    sensors,
     to_ctrl,
-    with_contact_forces,
-    with_poses,
 )
 from genpolicy_sim.crew import Crew
 from genpolicy_sim.episodes import Array, Episodes
@@ -74,11 +76,13 @@ __all__ = [
     "CompiledTask",
     "Initial",
     "advance",
-    "current",
-    "plain",
+    "centers",
+    "contact_forces",
+    "everything",
+    "kinematics",
+    "nothing",
+    "sensors",
     "to_ctrl",
-    "with_contact_forces",
-    "with_poses",
 ]
 
 
@@ -144,7 +148,7 @@ class CompiledSim:
         n, m = num_envs, task.model
         widths = m.nq, m.nv, m.na, m.nv, task.memo_dim, task.obs_dim
         self.state = State(*(np.zeros((n, width)) for width in widths))
-        self._data = [mujoco.MjData(m) for _ in range(n)]
+        self._data = [mujoco.MjData(m) for _ in range(threads)]
         self._addresses = np.array([data._address for data in self._data], np.intp)
         self._fields = np.stack([field_addresses(data) for data in self._data])
         self._all = np.arange(n)
@@ -217,7 +221,6 @@ class CompiledSim:
         """Continue exactly from ``get_state`` output."""
         for name, value in self.state._asdict().items():
             value[:] = state[name]
-        self._call(RESTORE, self._all)
 
     def close(self) -> None:
         """Stop the threads."""

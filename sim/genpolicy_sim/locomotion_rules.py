@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genpolicy_sim.compiled_sim import advance, plain, to_ctrl, with_contact_forces
+from genpolicy_sim.compiled_sim import advance, contact_forces, nothing, to_ctrl
 from genpolicy_sim.episodes import Array
 from genpolicy_sim.jit import njit
 
@@ -104,7 +104,7 @@ def runner_outcome(d: Any, c: Runner, memo: Array, action: Array) -> tuple[float
 @njit(cache=True, nogil=True)
 def run_runner(desk: Any, thread: int, c: Runner) -> None:
     """The loop of the planar runners."""
-    advance(desk, thread, c, observe_runner, runner_outcome, to_ctrl, plain)
+    advance(desk, thread, c, observe_runner, runner_outcome, to_ctrl, nothing)
 
 
 @njit(cache=True, nogil=True)
@@ -151,4 +151,4 @@ def ant_outcome(d: Any, c: Ant, memo: Array, action: Array) -> tuple[float, bool
 @njit(cache=True, nogil=True)
 def run_ant(desk: Any, thread: int, c: Ant) -> None:
     """The loop of the ant."""
-    advance(desk, thread, c, observe_ant, ant_outcome, to_ctrl, with_contact_forces)
+    advance(desk, thread, c, observe_ant, ant_outcome, to_ctrl, contact_forces)

@@ -42,7 +42,9 @@ def _external(name: str) -> Any:
 # Called with the addresses of model and data.
 mj_step, mj_step1, mj_step2 = _external("mj_step"), _external("mj_step1"), _external("mj_step2")
 mj_forward, mj_resetData = _external("mj_forward"), _external("mj_resetData")
-mj_kinematics = _external("mj_kinematics")
+mj_kinematics, mj_comPos, mj_comVel = map(_external, ("mj_kinematics", "mj_comPos", "mj_comVel"))
+mj_sensorPos, mj_sensorVel = _external("mj_sensorPos"), _external("mj_sensorVel")
+mj_subtreeVel = _external("mj_subtreeVel")
 mj_rnePostConstraint = _external("mj_rnePostConstraint")
 
 

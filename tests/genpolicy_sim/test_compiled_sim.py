@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 from genpolicy_sim.batch_env import BatchEnv
-from genpolicy_sim.compiled_sim import CompiledSim, CompiledTask, Initial, advance, current
+from genpolicy_sim.compiled_sim import CompiledSim, CompiledTask, Initial, advance, kinematics
 from numba import njit
 from vec_env_conformance import check_vec_env
 
@@ -46,7 +46,7 @@ def outcome(d, c, memo, action):
 
 @njit(nogil=True, cache=True)
 def run(desk, thread, c):
-    advance(desk, thread, c, observe, outcome, command, current)
+    advance(desk, thread, c, observe, outcome, command, kinematics)
 
 
 def initial(draws):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genpolicy.spec import Feature, VecEnv
-from genpolicy_sim.compiled_sim import advance, to_ctrl, with_poses
+from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
 from genpolicy_sim.dmc import Task, load_model, make
 from genpolicy_sim.dmc.rewards import small_control, tolerance
 from genpolicy_sim.episodes import Array
@@ -61,7 +61,7 @@ def outcome(d: Any, c: Constants, memo: Array, action: Array) -> tuple[float, bo
 @njit(cache=True, nogil=True)
 def loop(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe, outcome, to_ctrl, with_poses)
+    advance(desk, thread, c, observe, outcome, to_ctrl, kinematics)
 
 
 def draw(rng: np.random.Generator, count: int) -> Array:

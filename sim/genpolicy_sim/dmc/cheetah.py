@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.spec import Feature, VecEnv
-from genpolicy_sim.compiled_sim import advance, current, to_ctrl
+from genpolicy_sim.compiled_sim import advance, sensors, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, load_model, make, sensor
 from genpolicy_sim.dmc.rewards import LINEAR, tolerance
 from genpolicy_sim.episodes import Array
@@ -53,7 +53,7 @@ def outcome(d: Any, c: Constants, memo: Array, action: Array) -> tuple[float, bo
 @njit(cache=True, nogil=True)
 def loop(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe, outcome, to_ctrl, current)
+    advance(desk, thread, c, observe, outcome, to_ctrl, sensors)
 
 
 def propose(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from genpolicy.spec import Feature, VecEnv
-from genpolicy_sim.compiled_sim import advance, current, to_ctrl
+from genpolicy_sim.compiled_sim import advance, sensors, to_ctrl
 from genpolicy_sim.dmc import (
     Task,
     at_rest,
@@ -102,13 +102,13 @@ def outcome_turn(d: Any, c: Constants, memo: Array, action: Array) -> tuple[floa
 @njit(cache=True, nogil=True)
 def loop_spin(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe_spin, outcome_spin, to_ctrl, current)
+    advance(desk, thread, c, observe_spin, outcome_spin, to_ctrl, sensors)
 
 
 @njit(cache=True, nogil=True)
 def loop_turn(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe_turn, outcome_turn, to_ctrl, current)
+    advance(desk, thread, c, observe_turn, outcome_turn, to_ctrl, sensors)
 
 
 def constants(model: mujoco.MjModel, target_size: float) -> Constants:

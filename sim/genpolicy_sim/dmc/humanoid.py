@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.spec import Feature, VecEnv
-from genpolicy_sim.compiled_sim import advance, current, to_ctrl
+from genpolicy_sim.compiled_sim import advance, sensors, to_ctrl
 from genpolicy_sim.dmc import (
     Task,
     at_rest,
@@ -93,7 +93,7 @@ def outcome(d: Any, c: Constants, memo: Array, action: Array) -> tuple[float, bo
 @njit(cache=True, nogil=True)
 def loop(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe, outcome, to_ctrl, current)
+    advance(desk, thread, c, observe, outcome, to_ctrl, sensors)
 
 
 def constants(model: mujoco.MjModel) -> Constants:
