@@ -2,7 +2,8 @@
 
     make bench
 
-Minutes on a quiet machine. The learning results (``lift_seeds.py``) take longer: run them by hand.
+Minutes on a quiet machine. The learning results (``finetune_seeds.py``, ``rl_tasks.py``,
+``avoid_modes.py``) take longer: run them by hand.
 """
 
 from __future__ import annotations
