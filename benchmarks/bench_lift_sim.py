@@ -14,7 +14,6 @@ Three measurements, interleaved, on as many threads or processes as there are co
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import genpolicy_sim
 import numpy as np
+from common import save
 from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.lift import SUBSTEPS, LiftSim
 from genpolicy_sim.osc import DeltaScale, delta_to_goal
@@ -130,12 +130,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    result = measure(args.num_envs, args.repetitions)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n")
+    save(measure(args.num_envs, args.repetitions), args.json)
 
 
 if __name__ == "__main__":

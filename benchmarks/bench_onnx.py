@@ -10,7 +10,6 @@ change the time. Observations and noise change at every call.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from common import save
 from diffusers import DDIMScheduler
 from genpolicy_deploy.graph import Graph
 
@@ -160,9 +160,7 @@ def main() -> None:
         **summary(times),
         "machine": describe(),
     }
-    print(json.dumps(result, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    save(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ cores, in turns, too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from typing import Any
 import genpolicy_sim
 import gymnasium
 import numpy as np
+from common import save
 from genpolicy_sim.batch_env import BatchEnv
 from mujoco.batch import Batch
 
@@ -211,11 +211,7 @@ def main() -> None:
         print(f"{name:20} share of bare, chunk 1 and 8: {'  '.join(shares)}", flush=True)
     result["hopper_v5"] = measure_hopper(40, args.repetitions, steps=200)
     result["versions"] = {name: version(name) for name in ("mujoco", "numpy", "numba")}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n")
+    save(result, args.json)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from common import evaluated, genpolicy, mean_interval, rows, side_by_side
+from common import curve, evaluated, machine, mean_interval, rows, save, side_by_side, trained
 
-from genpolicy.runs.environment import describe
+from genpolicy.evaluate.statistics import bootstrap
 
 SEED0, SELECTION_SEED0 = 1000, 500
 
@@ -43,23 +43,18 @@ def train(args: argparse.Namespace, seed: int) -> None:
     """Train and evaluate one seed."""
     run = args.folder / str(seed)
     stop = [] if args.stop_at is None else [f"stop_at={args.stop_at}"]
-    if not (args.folder / f"{seed}_done").exists():
-        started = (run / "checkpoints/last").exists()
-        where = [f"resume={run}"] if started else [f"run_dir={run}", f"init={args.base}"]
-        genpolicy(
-            "finetune", f"experiment={args.experiment}", *where, f"seed={seed}",
-            f"seed0={SELECTION_SEED0}", "wandb.mode=disabled", *stop, *args.extra,
-        )  # fmt: skip
-        (args.folder / f"{seed}_done").touch()
+    trained(
+        run, args.folder / f"{seed}_done", f"experiment={args.experiment}", f"init={args.base}",
+        f"seed={seed}", f"seed0={SELECTION_SEED0}", *stop, *args.extra,
+    )  # fmt: skip
     evaluated(run, args.folder / f"{seed}_eval", args.episodes, SEED0)
 
 
 def paired(tuned: dict[str, Any], base: dict[str, Any], key: str) -> dict[str, float]:
     """Mean difference over the initial states, with its bootstrap 95 % interval."""
     difference = np.array(tuned[key], float) - np.array(base[key], float)
-    draws = np.random.default_rng(0).integers(len(difference), size=(2000, len(difference)))
-    low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])
-    return {"mean": float(difference.mean()), "lo": float(low), "hi": float(high)}
+    low, high = bootstrap(difference)
+    return {"mean": float(difference.mean()), "lo": low, "hi": high}
 
 
 def summary(folder: Path, seed: int, base: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +80,7 @@ def write_curves(folder: Path, seeds: list[int], out: Path, base: dict[str, Any]
         writer = csv.writer(file)
         writer.writerow(["seed", *keys])
         for seed in seeds:
-            points = [row for row in rows(folder / str(seed)) if row.get(keys[2])]
+            points = curve(folder / str(seed))
             writer.writerows([seed, *(row[key] for key in keys)] for row in points)
             x_y = np.array([[float(row[key]) for key in keys[:3]] for row in points])
             for axis, x in zip(axes, (x_y[:, 0] / 1e6, x_y[:, 1] / 60), strict=True):
@@ -125,11 +120,10 @@ def main() -> None:
         "base": {key: base[key] for key in columns(base["score"])},
         "runs": runs,
         "minus_base_over_seeds": mean_interval([run["minus_base"]["mean"] for run in runs], 3),
-        "machine": describe(),
+        "machine": machine(),
     }
     write_curves(args.folder, args.seeds, args.out, base)
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    save(result, args.out.with_suffix(".json"))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from common import evaluated, genpolicy, mean_interval, rows, side_by_side
-
-from genpolicy.runs.environment import describe
+from common import curve, evaluated, machine, mean_interval, save, side_by_side, trained
 
 TASKS = ("cartpole_balance", "cheetah_run", "finger_spin", "reacher_easy")
 METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
@@ -41,21 +39,12 @@ CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "
 def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: list[str]) -> None:
     """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
     iterations = steps // ROLLOUT
-    trained = folder / f"trained_{iterations}"
-    if not trained.exists():
-        where = "resume" if (folder / "checkpoints/last").exists() else "run_dir"
-        genpolicy(
-            "finetune", f"experiment=scratch_{method}", f"task={task}", f"seed={seed}",
-            f"{where}={folder}", f"iterations={iterations}", "eval_every=12", "episodes=20",
-            f"seed0={CURVE_SEED0}", "wandb.mode=disabled", *extra,
-        )  # fmt: skip
-        trained.touch()
+    trained(
+        folder, folder / f"trained_{iterations}", f"experiment=scratch_{method}", f"task={task}",
+        f"seed={seed}", f"iterations={iterations}", "eval_every=12", "episodes=20",
+        f"seed0={CURVE_SEED0}", *extra,
+    )  # fmt: skip
     evaluated(folder / "checkpoints/last", folder / f"final_{iterations}", EPISODES, SEED0)
-
-
-def curve(folder: Path) -> list[dict[str, str]]:
-    """The evaluations during a run."""
-    return [row for row in rows(folder) if row.get("eval/return_mean")]
 
 
 def summary(finals: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -164,12 +153,11 @@ def main() -> None:
         "seed0": SEED0,
         **summary(finals),
         "seconds": seconds(folders),
-        "machine": describe(),
+        "machine": machine(),
     }
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     write_csv(folders, args.out.with_suffix(".csv"))
     draw(folders, args.out.with_suffix(".png"))
-    print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
+    save(result, args.out.with_suffix(".json"))
 
 
 if __name__ == "__main__":

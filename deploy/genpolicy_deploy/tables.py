@@ -61,7 +61,7 @@ def contract_table(path: str, contract: Contract) -> str:
         ("horizons", f"observe {spec.obs_steps}, plan {spec.chunk}, execute {spec.exec_steps}"),
         ("sampler", _items(contract.sampler)),
         ("samples", f"{contract.num_samples}, temperature {contract.temperature:g}"),
-        ("value function", _items(contract.value) if contract.value else str(contract.has_scores)),
+        ("value function", _value_text(contract)),
         ("evaluation", stage_text(contract.evaluation) if contract.evaluation else "none"),
         ("checkpoint", contract.checkpoint_hash[:16]),
         ("parity error", f"{contract.parity_max_abs_err:.1e}"),
@@ -69,6 +69,12 @@ def contract_table(path: str, contract: Contract) -> str:
         ("written by", _items(contract.versions)),
     ]
     return _align(rows)
+
+
+def _value_text(contract: Contract) -> str:
+    if not contract.has_scores:
+        return "none"
+    return _items(contract.value) if contract.value else "yes, not described"
 
 
 def stage_text(evaluation: Mapping[str, Any]) -> str:

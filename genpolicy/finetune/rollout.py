@@ -59,8 +59,7 @@ class Rollout:
         """
         self._next = self.env.reset(seed)
         self._return[:], self._length[:] = 0, 0
-        state = self.env.get_state()
-        if stagger and "elapsed" in state:
+        if stagger and "elapsed" in (state := self.env.get_state()):
             envs = np.arange(self.env.num_envs)
             elapsed = envs * self.env.spec.max_episode_steps // self.env.num_envs
             self._next = self.env.set_state(state | {"elapsed": elapsed})

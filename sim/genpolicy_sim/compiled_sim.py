@@ -142,8 +142,7 @@ class CompiledSim:
         self.draw, self.draw_dim = task.draw, task.draw_dim
         if task.camera is not None:
             self.camera = task.camera
-        if task.show is not None:
-            self.show = task.show
+        self.show = task.show
         threads = max(1, min(num_threads or len(os.sched_getaffinity(0)), num_envs))
         n, m = num_envs, task.model
         widths = m.nq, m.nv, m.na, m.nv, task.memo_dim, task.obs_dim
