@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from genpolicy.spec import Feature, VecEnv
-from genpolicy_sim.compiled_sim import advance, sensors, to_ctrl
+from genpolicy_sim.compiled_sim import advance, nothing, to_ctrl
 from genpolicy_sim.dmc import (
     Task,
     at_rest,
@@ -37,12 +37,12 @@ POSITION, VELOCITY, TOUCH, TARGET, DISTANCE = (
 
 
 class Constants(NamedTuple):
-    """What the compiled functions know of the task: places in the sensor data, and numbers."""
+    """What the compiled functions know of the task."""
 
-    joints: int  # proximal, distal, then the velocities of both and of the hinge
-    tip: int  # of the body that turns
-    spinner: int  # the hinge
-    touch: int  # top, bottom
+    hinge_x: float  # m
+    hinge_z: float  # m
+    radius: float  # m from the hinge of the body that turns to its tip
+    touch: int  # top, bottom: in the sensor data
     spin: float  # rad/s backwards from which the body spins
     size: float  # m, the target's radius
 
@@ -60,37 +60,39 @@ def turn_reward(distance: float, c: Constants) -> float:
 
 
 @njit(cache=True, nogil=True)
+def tip(d: Any, c: Constants) -> tuple[float, float]:
+    """Vector (x, z) in m from the hinge to the tip of the body that turns."""
+    return -c.radius * np.sin(d.qpos[2]), c.radius * np.cos(d.qpos[2])
+
+
+@njit(cache=True, nogil=True)
 def tip_to_target(d: Any, c: Constants, memo: Array) -> float:
     """Distance in m from the tip to the middle of the target, which ``memo`` places (x, z)."""
-    s = d.sensordata
-    dx = (memo[0] - s[c.spinner]) - (s[c.tip] - s[c.spinner])
-    dz = (memo[1] - s[c.spinner + 2]) - (s[c.tip + 2] - s[c.spinner + 2])
-    return np.sqrt(dx * dx + dz * dz)
+    x, z = tip(d, c)
+    return np.hypot(memo[0] - c.hinge_x - x, memo[1] - c.hinge_z - z)
 
 
 @njit(cache=True, nogil=True)
 def observe_spin(d: Any, c: Constants, memo: Array, out: Array) -> None:
     """Finger angles, tip relative to the hinge, velocities, log-scaled touch."""
-    s = d.sensordata
-    out[0], out[1] = s[c.joints], s[c.joints + 1]
-    out[2], out[3] = s[c.tip] - s[c.spinner], s[c.tip + 2] - s[c.spinner + 2]
-    out[4:7] = s[c.joints + 2 : c.joints + 5]
-    out[7], out[8] = np.log1p(s[c.touch]), np.log1p(s[c.touch + 1])
+    out[:2] = d.qpos[:2]
+    out[2], out[3] = tip(d, c)
+    out[4:7] = d.qvel
+    out[7:9] = np.log1p(d.sensordata[c.touch : c.touch + 2])
 
 
 @njit(cache=True, nogil=True)
 def observe_turn(d: Any, c: Constants, memo: Array, out: Array) -> None:
     """The same, the target relative to the hinge, and how far the tip is from its surface."""
     observe_spin(d, c, memo, out)
-    out[9] = memo[0] - d.sensordata[c.spinner]
-    out[10] = memo[1] - d.sensordata[c.spinner + 2]
+    out[9], out[10] = memo[0] - c.hinge_x, memo[1] - c.hinge_z
     out[11] = tip_to_target(d, c, memo) - c.size
 
 
 @njit(cache=True, nogil=True)
 def outcome_spin(d: Any, c: Constants, memo: Array, action: Array) -> tuple[float, bool, bool]:
     """Reward; the suite's tasks neither end nor are achieved."""
-    return spin_reward(d.sensordata[c.joints + 4], c), False, False
+    return spin_reward(d.qvel[2], c), False, False
 
 
 @njit(cache=True, nogil=True)
@@ -102,19 +104,20 @@ def outcome_turn(d: Any, c: Constants, memo: Array, action: Array) -> tuple[floa
 @njit(cache=True, nogil=True)
 def loop_spin(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe_spin, outcome_spin, to_ctrl, sensors)
+    advance(desk, thread, c, observe_spin, outcome_spin, to_ctrl, nothing)
 
 
 @njit(cache=True, nogil=True)
 def loop_turn(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe_turn, outcome_turn, to_ctrl, sensors)
+    advance(desk, thread, c, observe_turn, outcome_turn, to_ctrl, nothing)
 
 
 def constants(model: mujoco.MjModel, target_size: float) -> Constants:
     """The tasks' constants, from their scene."""
-    places = (sensor(model, name) for name in ("proximal", "tip", "spinner", "touchtop"))
-    return Constants(*places, spin=15.0, size=target_size)
+    x, _, z = model.body("spinner").pos
+    touch = sensor(model, "touchtop")
+    return Constants(x, z, model.site("tip").pos[2], touch, spin=15.0, size=target_size)
 
 
 def draw_targets(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from genpolicy.spec import Feature, VecEnv
-from genpolicy_sim.compiled_sim import advance, kinematics, to_ctrl
+from genpolicy_sim.compiled_sim import advance, nothing, to_ctrl
 from genpolicy_sim.dmc import Task, at_rest, load_model, make, random_joints
 from genpolicy_sim.dmc.rewards import tolerance
 from genpolicy_sim.episodes import Array
@@ -25,7 +25,8 @@ DISTANCE = (0.05, 0.2)  # m from the shoulder to the target
 class Constants(NamedTuple):
     """What the compiled functions know of the task."""
 
-    finger: int  # geom
+    upper: float  # m from the shoulder to the wrist
+    lower: float  # m from the wrist to the finger
     reach: float  # m between the middles of finger and target that touch
 
 
@@ -36,26 +37,33 @@ def reach_reward(distance: float, c: Constants) -> float:
 
 
 @njit(cache=True, nogil=True)
+def to_target(qpos: Array, c: Constants, target: Array) -> tuple[float, float]:
+    """Vector (x, y) in m from the finger to the target."""
+    first, second = qpos[0], qpos[0] + qpos[1]
+    x = c.upper * np.cos(first) + c.lower * np.cos(second)
+    y = c.upper * np.sin(first) + c.lower * np.sin(second)
+    return target[0] - x, target[1] - y
+
+
+@njit(cache=True, nogil=True)
 def observe(d: Any, c: Constants, memo: Array, out: Array) -> None:
     """Joint angles, vector from the finger to the target, joint velocities."""
-    finger = d.geom_xpos[c.finger]
     out[:2] = d.qpos
-    out[2], out[3] = memo[0] - finger[0], memo[1] - finger[1]
+    out[2], out[3] = to_target(d.qpos, c, memo)
     out[4:] = d.qvel
 
 
 @njit(cache=True, nogil=True)
 def outcome(d: Any, c: Constants, memo: Array, action: Array) -> tuple[float, bool, bool]:
     """Reward; the suite's tasks neither end nor are achieved."""
-    finger = d.geom_xpos[c.finger]
-    dx, dy = memo[0] - finger[0], memo[1] - finger[1]
-    return reach_reward(np.sqrt(dx * dx + dy * dy), c), False, False
+    dx, dy = to_target(d.qpos, c, memo)
+    return reach_reward(np.hypot(dx, dy), c), False, False
 
 
 @njit(cache=True, nogil=True)
 def loop(desk: Any, thread: int, c: Constants) -> None:
     """The task's compiled loop."""
-    advance(desk, thread, c, observe, outcome, to_ctrl, kinematics)
+    advance(desk, thread, c, observe, outcome, to_ctrl, nothing)
 
 
 def draw(model: mujoco.MjModel, rng: np.random.Generator, count: int) -> Array:
@@ -75,7 +83,8 @@ def reach_task(level: str) -> Task:
     """Reacher-Easy and Reacher-Hard."""
     model = load_model("reacher")
     model.geom("target").size[0] = TARGET_SIZE[level]  # touches nothing, is only seen
-    finger = model.geom("finger")
+    upper, lower = model.body("hand").pos[0], model.body("finger").pos[0]
+    reach = TARGET_SIZE[level] + model.geom("finger").size[0]
     return Task(
         name=f"reacher_{level}",
         robot="reacher",
@@ -87,7 +96,7 @@ def reach_task(level: str) -> Task:
             Feature("velocity", (2,), "rad/s"),
         ),
         loop=loop,
-        constants=Constants(finger.id, TARGET_SIZE[level] + finger.size[0]),
+        constants=Constants(upper, lower, reach),
         draw=lambda rng, count: draw(model, rng, count),
         camera="fixed",
         target_dim=2,
