@@ -40,6 +40,8 @@ class FlowConfig:
         squash: How chunks are bounded: ``clip`` at the limits (imitation) or ``tanh`` (from
             scratch).
         velocity_scale: The network's output times this is the velocity (FPO: 0.25).
+        normal_field: The network learns what is added to ``normal_field``, so that an untrained
+            policy acts by N(0, I) and has the flow matching loss of one that was trained to.
         initial_noise: Scale of the initial noise when acting; 0 is FPO++'s zero sampling.
     """
 
@@ -51,6 +53,7 @@ class FlowConfig:
     solver: str = "euler"
     squash: str = "clip"
     velocity_scale: float = 1.0
+    normal_field: bool = False
     initial_noise: float = 1.0
 
     def __post_init__(self) -> None:
@@ -70,6 +73,14 @@ def time_grid(steps: int) -> Tensor:
     if steps < 1:
         raise GenpolicyError(f"sample_steps={steps}: a flow needs at least 1 integration step")
     return torch.arange(steps + 1) / steps
+
+
+def normal_field(t: Tensor) -> Tensor:
+    """c(t) of the field c(t)·x that flow matching from N(0, I) to N(0, I) ends in.
+
+    E[a − ε | x_t = x] for independent a and ε is (2t − 1) / ((1 − t)² + t²) · x.
+    """
+    return (2 * t - 1) / ((1 - t).square() + t.square())
 
 
 class FlowPolicy(ChunkPolicy):
@@ -99,10 +110,12 @@ class FlowPolicy(ChunkPolicy):
         Returns:
             ``[B, M, A]``.
         """
-        return self._velocity(x, self._time_features(t), self._obs_features(obs))
+        features = self._time_features(t), self._obs_features(obs)
+        return self._velocity(x, t[..., None], *features)
 
-    def _velocity(self, x: Tensor, time_features: Tensor, obs_features: Tensor) -> Tensor:
-        return self.config.velocity_scale * self.net(x, time_features, obs_features)
+    def _velocity(self, x: Tensor, t: Tensor, time_features: Tensor, obs: Tensor) -> Tensor:
+        learned = self.config.velocity_scale * self.net(x, time_features, obs)
+        return learned + normal_field(t) * x if self.config.normal_field else learned
 
     def _time_features(self, t: Tensor) -> Tensor:
         return self.net.time_features(self.config.time_scale * t)
@@ -130,7 +143,7 @@ class FlowPolicy(ChunkPolicy):
         # makes its update 1.7 times faster; times that are all distinct cost a tenth more.
         distinct, row = torch.unique(t, return_inverse=True)
         time_features = embedding(row, self._time_features(distinct))  # [B, P, H]
-        velocity = self._velocity(x, time_features, self._obs_features(obs))
+        velocity = self._velocity(x, time, time_features, self._obs_features(obs))
         return (velocity - (a - eps)).square()
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -160,9 +173,10 @@ class FlowPolicy(ChunkPolicy):
         obs_features, time = self._obs_features(obs), self._time_features(grid)
         x = x0
         for k, dt in enumerate(grid.diff()):
-            v = self._velocity(x, time[k], obs_features)
+            v = self._velocity(x, grid[k], time[k], obs_features)
             if self.config.solver == "heun":
-                v = (v + self._velocity(x + dt * v, time[k + 1], obs_features)) / 2
+                v_end = self._velocity(x + dt * v, grid[k + 1], time[k + 1], obs_features)
+                v = (v + v_end) / 2
             x = x + dt * v
         return x
 

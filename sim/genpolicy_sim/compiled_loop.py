@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from genpolicy_sim.crew import finish, join, publish, take_ticket, wait_for_work
-from genpolicy_sim.episodes import Array, Episodes, note
+from genpolicy_sim.episodes import Array, Episodes, begin, note
 from genpolicy_sim.jit import njit
 from genpolicy_sim.native import (
     Fields,
@@ -220,6 +220,8 @@ def advance(desk, thread, c, observe, outcome, command, refresh):  # noqa: ANN00
     """
     gate, count = desk[0].gate, desk[0].count
     if thread == 0:
+        if desk[0].mode == CHUNK:
+            begin(_episodes(desk[0]))
         publish(gate, count, desk[0].helpers)
     while thread == 0 or wait_for_work(gate):
         _work(desk[0], thread, c, observe, outcome, command, refresh)

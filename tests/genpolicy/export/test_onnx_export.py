@@ -24,7 +24,7 @@ SAMPLERS = {
     "ddpm": DiffusionConfig(**SMALL, sample_steps=10, eta=1.0),
     "tuned": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, tuned_steps=3),
     "euler": FlowConfig(**FLOW, sample_steps=10),
-    "heun": FlowConfig(**FLOW, sample_steps=2, solver="heun", squash="tanh", activation="mish"),
+    "heun": FlowConfig(**FLOW, sample_steps=2, solver="heun", squash="tanh", normal_field=True),
     "zero": FlowConfig(**FLOW, sample_steps=3, initial_noise=0.0),
     "mean": GaussianConfig(hidden=(16, 16, 16)),
     "gaussian": GaussianConfig(

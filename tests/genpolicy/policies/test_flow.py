@@ -79,6 +79,14 @@ def test_loss_of_the_optimal_velocity_is_the_conditional_variance(bias):
     torch.testing.assert_close(losses.mean((0, 2)), expected, rtol=0.01, atol=0.0)
 
 
+def test_an_untrained_normal_field_is_the_optimal_one_of_normal_actions():
+    policy = flow(lambda x, t: torch.zeros_like(x), normal_field=True)
+    x, t = torch.randn(3, 5, 4), torch.rand(3, 5)
+    torch.testing.assert_close(policy.velocity(x, t, OBS), optimal(0.0, 1.0)(x, t[..., None]))
+    # It compresses until t = 1/2 and undoes that afterwards: actions are the noise they came from.
+    torch.testing.assert_close(policy.integrate(OBS, x, 200), x, rtol=0.03, atol=0.0)
+
+
 def test_imitation_loss_is_the_mean_of_pair_losses_over_uniform_times():
     """∫₀¹ s² / ((1 − t)² + t² s²) dt = s π / 2."""
     std, count = 0.5, 50_000
