@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from genpolicy.evaluate.statistics import wilson
 
 FAILED = "0.6"  # grey
 PANEL = (2.6, 3.5)  # inches
+COLUMNS = 5
 
 
 class Episodes(NamedTuple):
@@ -59,7 +61,7 @@ def summary(episodes: Episodes, num_modes: int) -> dict[str, Any]:
 
 
 def draw(panels: Mapping[str, Episodes], scene: Scene, out: Path) -> None:
-    """Write a PNG with the paths of several policies side by side, coloured by way.
+    """Write a PNG with the paths of several policies, five in a row, coloured by way.
 
     Args:
         panels: episodes by the policy's name.
@@ -67,17 +69,22 @@ def draw(panels: Mapping[str, Episodes], scene: Scene, out: Path) -> None:
         out: the file.
     """
     with mpl.rc_context({"axes.titlesize": 9, "font.size": 8}):
-        size = PANEL[0] * len(panels), PANEL[1]
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axis, (name, episodes) in zip(axes, panels.items(), strict=True):
+        columns = min(len(panels), COLUMNS)
+        rows = math.ceil(len(panels) / columns)
+        figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axis in grid.flat[len(panels) :]:
+            axis.set_visible(False)
+        for axis, (name, episodes) in zip(grid.flat, panels.items(), strict=False):
             _draw_scene(axis, scene)
             _draw_paths(axis, episodes, scene.num_modes)
             numbers = summary(episodes, scene.num_modes)
             ways = f"{numbers['modes']} of {scene.num_modes} ways"
             axis.set_title(f"{name}\n{ways}, success {numbers['success_rate']:.1%}")
+        for axis in grid[-1]:
             axis.set_xlabel("x, m")
-        axes[0].set_ylabel("y, m")
+        for axis in grid[:, 0]:
+            axis.set_ylabel("y, m")
         figure.savefig(out, dpi=150)
 
 

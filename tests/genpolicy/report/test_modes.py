@@ -45,4 +45,7 @@ def test_the_picture_has_a_panel_for_each_policy(tmp_path):
     draw({"a": episodes([0, 1]), "b": episodes([-1, 0], np.array([False, True]))}, scene, two)
     widths = [matplotlib.image.imread(file).shape[1] for file in (one, two)]
     assert widths[1] == 2 * widths[0]
+    draw({str(n): episodes([0, 1]) for n in range(6)}, scene, two)  # in two rows
+    shape, first = (matplotlib.image.imread(file).shape for file in (two, one))
+    assert (shape[0], shape[1]) == (2 * first[0], 5 * first[1])
     assert len(np.unique(matplotlib.image.imread(two).reshape(-1, 4), axis=0)) > 20
