@@ -17,7 +17,8 @@ from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, 
 from genpolicy.commands.configs import Finetune, TaskConfig
 from genpolicy.commands.schemas import build_component
 from genpolicy.evaluate.evaluator import check_task
-from genpolicy.finetune import OnPolicyConfig, build_algorithm
+from genpolicy.finetune import build_algorithm
+from genpolicy.finetune.rollout import RolloutConfig
 from genpolicy.policies import build_policy
 from genpolicy.policies.base import ChunkPolicy
 from genpolicy.runs import distributed, seeding
@@ -45,14 +46,16 @@ def run(config: Finetune, invocation: Invocation) -> Path:
     )
 
 
-def _algo(config: Finetune) -> OnPolicyConfig:
+def _algo(config: Finetune) -> RolloutConfig:
     """The method's hyperparameters; null stands for what fits: from scratch, or not."""
-    algo = build_component("algo", config.algo, OnPolicyConfig)
+    algo = build_component("algo", config.algo, RolloutConfig)
     if algo.normalize_obs and config.init is not None:
         raise GenpolicyError(
             "algo.normalize_obs=true would change what the network of init=... sees: leave it null"
         )
-    unset = [name for name in ("normalize_obs", "stagger") if getattr(algo, name) is None]
+    unset = [
+        name for name in ("normalize_obs", "stagger", "identity") if getattr(algo, name, 0) is None
+    ]
     return replace(algo, **dict.fromkeys(unset, config.init is None))
 
 

@@ -70,8 +70,16 @@ class Normalizer(nn.Module):
 
     def obs(self, obs: Mapping[str, Tensor]) -> Tensor:
         """``{name: [B, To, ...]}`` in task units to one normalised row ``[B, To * D]``."""
-        scaled = (self.flatten(obs) - self.obs_mid) / self.obs_scale
+        return self.rows(self.flatten(obs))
+
+    def rows(self, flat: Tensor) -> Tensor:
+        """What ``flatten`` gives, ``[B, To, D]``, to normalised rows ``[B, To * D]``."""
+        scaled = (flat - self.obs_mid) / self.obs_scale
         return scaled.clamp(-OBS_CLIP, OBS_CLIP).flatten(1)
+
+    def unrows(self, rows: Tensor) -> Tensor:
+        """The inverse of ``rows``, where it did not cut: ``[B, To, D]`` in task units."""
+        return rows.unflatten(1, (-1, len(self.obs_mid))) * self.obs_scale + self.obs_mid
 
     def flatten(self, obs: Mapping[str, Tensor]) -> Tensor:
         """``{name: [B, To, ...]}`` to ``[B, To, D]``, still in task units."""

@@ -6,22 +6,28 @@ from typing import Any
 
 from genpolicy.finetune.dppo import DPPO, DPPOConfig
 from genpolicy.finetune.fpo import FPO, FPOConfig
-from genpolicy.finetune.on_policy import OnPolicy, OnPolicyConfig
+from genpolicy.finetune.gorl import GoRL, GoRLConfig
+from genpolicy.finetune.gorl_sac import GoRLSAC, GoRLSACConfig
+from genpolicy.finetune.on_policy import OnPolicy
 from genpolicy.finetune.ppo import PPO, PPOConfig
 from genpolicy.finetune.reinflow import ReinFlow, ReinFlowConfig
+from genpolicy.finetune.rollout import RolloutConfig
+from genpolicy.interfaces import Algorithm
 from genpolicy.spec import GenpolicyError, VecEnv
 
-ALGORITHMS: dict[str, tuple[type[OnPolicy], type[OnPolicyConfig]]] = {
+ALGORITHMS: dict[str, tuple[type[OnPolicy] | type[GoRLSAC], type[RolloutConfig]]] = {
     "dppo": (DPPO, DPPOConfig),
     "fpo": (FPO, FPOConfig),
+    "gorl": (GoRL, GoRLConfig),
+    "gorl_sac": (GoRLSAC, GoRLSACConfig),
     "ppo": (PPO, PPOConfig),
     "reinflow": (ReinFlow, ReinFlowConfig),
 }
 
 
 def build_algorithm(
-    name: str, policy: Any, env: VecEnv, config: OnPolicyConfig, seed: int
-) -> OnPolicy:
+    name: str, policy: Any, env: VecEnv, config: RolloutConfig, seed: int
+) -> Algorithm:
     """The method ``name`` at work on ``policy``.
 
     Raises:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from genpolicy.finetune.critic import Critic
-from genpolicy.finetune.rollout import Rollout
+from genpolicy.finetune.rollout import Rollout, RolloutConfig
 from genpolicy.finetune.surrogate import SURROGATES
 from genpolicy.interfaces import Metrics
 from genpolicy.runs import distributed, seeding
@@ -40,11 +40,10 @@ Record = Mapping[str, Tensor]  # what a method stores per chunk, {name: [B, ...]
 
 
 @dataclass(frozen=True)
-class OnPolicyConfig:
+class OnPolicyConfig(RolloutConfig):
     """Hyperparameters that every on-policy method has.
 
     Attributes:
-        rollout_steps: Chunk steps per environment and iteration.
         gamma: Discount per chunk.
         gae_lambda: λ of GAE.
         objective: The surrogate: ``clip`` (PPO), ``spo`` (SPO's quadratic penalty) or ``aspo``
@@ -67,16 +66,10 @@ class OnPolicyConfig:
         advantage_std_floor: Advantages are divided by max(std, this): with a sparse reward most
             rollouts of a weak policy hold no signal, and dividing by their tiny std makes noise
             look like one.
-        normalize_obs: Normalise observations by running statistics instead of the policy's own;
-            null: only from scratch, where a policy has none.
-        stagger: Let the first episodes end one after the other, where the environments can.
-            Otherwise all environments of a task without early ends stay in step, and a rollout
-            shows one phase of the episode only. null: only from scratch.
         bf16: Run the networks of the update under bfloat16 autocast; null: where the hardware
             has it and the layers are wide enough to gain.
     """
 
-    rollout_steps: int = 16
     gamma: float = 0.99
     gae_lambda: float = 0.95
     objective: str = "clip"
@@ -93,13 +86,12 @@ class OnPolicyConfig:
     max_grad_norm: float = 1.0
     target_kl: float = 1.0
     advantage_std_floor: float = 0.1
-    normalize_obs: bool | None = None
-    stagger: bool | None = None
     bf16: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot learn."""
-        for name in ("rollout_steps", "epochs", "batch_size"):
+        super().__post_init__()
+        for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
         if self.objective not in SURROGATES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,35 @@ from genpolicy.data.normalizer import Normalizer
 from genpolicy.finetune.moments import RunningMoments
 from genpolicy.interfaces import Metrics
 from genpolicy.runs import distributed
-from genpolicy.spec import Observation, VecEnv
+from genpolicy.spec import GenpolicyError, Observation, VecEnv
 
 # (chunk step, normalised observations [E, C]) -> actions [E, Ta, Da] in task units
 Act = Callable[[int, Tensor], NDArray[Any]]
 # Smallest std that an observation is divided by: one that never moves must not become noise.
 MIN_STD = 1e-2
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How experience is gathered.
+
+    Attributes:
+        rollout_steps: Chunk steps per environment and iteration.
+        normalize_obs: Normalise observations by running statistics instead of the policy's own;
+            null: only from scratch, where a policy has none.
+        stagger: Let the first episodes end one after the other, where the environments can.
+            Otherwise all environments of a task without early ends stay in step, and a rollout
+            shows one phase of the episode only. null: only from scratch.
+    """
+
+    rollout_steps: int = 16
+    normalize_obs: bool | None = None
+    stagger: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an empty rollout."""
+        if self.rollout_steps < 1:
+            raise GenpolicyError(f"algo.rollout_steps={self.rollout_steps} must be at least 1")
 
 
 class Rollout:
@@ -106,6 +130,10 @@ class Rollout:
             whole = done & ~np.isnan(self._return)
             self._ended.append(np.stack([self._return[whole], self._length[whole], success[whole]]))
             self._return[done], self._length[done] = 0, 0
+
+    def returns(self) -> list[float]:
+        """Of the episodes that ended in this rollout."""
+        return np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)[0].tolist()
 
     def metrics(self) -> Metrics:
         """Means over the episodes that ended in this rollout (none: no entries)."""

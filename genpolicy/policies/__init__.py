@@ -10,6 +10,7 @@ from genpolicy.policies.base import ChunkPolicy
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
 from genpolicy.policies.flow import FlowConfig, FlowPolicy
 from genpolicy.policies.gaussian import GaussianConfig, GaussianPolicy
+from genpolicy.policies.latent import LatentConfig, LatentPolicy
 from genpolicy.spec import GenpolicyError, PolicySpec
 
 # A name, not an import path: a checkpoint can choose among these and run nothing else.
@@ -17,6 +18,7 @@ POLICIES: dict[str, tuple[type[ChunkPolicy], type]] = {
     DiffusionPolicy.name: (DiffusionPolicy, DiffusionConfig),
     FlowPolicy.name: (FlowPolicy, FlowConfig),
     GaussianPolicy.name: (GaussianPolicy, GaussianConfig),
+    LatentPolicy.name: (LatentPolicy, LatentConfig),
 }
 
 

@@ -18,8 +18,9 @@ CONFIGS = data_path("configs")
 NEEDS = {"gym": ["task.options.id=Pendulum-v1"]}  # what a task's YAML leaves to the user
 STEPS = "task.options.max_episode_steps=6"
 TINY = ["num_envs=2", "episodes=2", "iterations=2", "num_threads=1", "wandb.mode=disabled"]
-FINETUNE = [*TINY, "eval_every=2", "eval_first=false", "algo.rollout_steps=2", "algo.epochs=1"]
+FINETUNE = [*TINY, "eval_every=2", "eval_first=false", "algo.rollout_steps=2"]
 FINETUNE += ["algo.batch_size=4", "algo.critic_hidden=[8]"]
+PASSES = {"gorl_sac": ["algo.updates=1", "algo.learning_starts=4"]}  # over the data; others: epochs
 SMALL = "policy.hidden=[8,8,8]"
 
 
@@ -66,6 +67,7 @@ def here(tmp_path, monkeypatch):
 def test_every_task_and_every_method_with_its_policies(task, method, _):
     algo, policy = method
     options = [f"task={task}", f"algo={algo}", f"policy={policy}", STEPS, SMALL]
+    options += PASSES.get(algo, ["algo.epochs=1"])
     rows = runs("finetune", [*options, *NEEDS.get(task, []), *FINETUNE])
     assert rows[-1]["eval/episodes"] == 2
     assert rows[-1]["eval/return_lo"] <= rows[-1]["eval/return_mean"] <= rows[-1]["eval/return_hi"]
@@ -108,5 +110,6 @@ def test_every_experiment_runs(name):
             assert main(["pretrain", "run_dir=base", data, *options]) == 0
         replaced = {"init": "init=base", "checkpoint": "checkpoint=base", "data.path": data}
         given = [replaced.get(g.split("=")[0], g) for g in given]
-    tiny = FINETUNE if verb == "finetune" else [*TINY, "algo.batch_size=4"]
+    passes = PASSES.get(config["algo"]["name"], ["algo.epochs=1"])
+    tiny = [*FINETUNE, *passes] if verb == "finetune" else [*TINY, "algo.batch_size=4"]
     runs(verb, [*given, STEPS, *tiny, *([] if "init=base" in given else [SMALL])])

@@ -13,6 +13,7 @@ from genpolicy.policies import POLICIES
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
 from genpolicy.policies.flow import FlowConfig
 from genpolicy.policies.gaussian import GaussianConfig
+from genpolicy.policies.latent import LatentConfig
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError, PolicySpec, TaskSpec
 from genpolicy.values.critic import ValueConfig, ValueFunction
 from genpolicy.values.rerank import RerankedPolicy
@@ -26,6 +27,9 @@ SAMPLERS = {
     "euler": FlowConfig(**FLOW, sample_steps=10),
     "heun": FlowConfig(**FLOW, sample_steps=2, solver="heun", squash="tanh", normal_field=True),
     "zero": FlowConfig(**FLOW, sample_steps=3, initial_noise=0.0),
+    "latent": LatentConfig(
+        hidden=(16, 16, 16), execute_std=1.0, decoder={"name": "flow", "sample_steps": 3, **FLOW}
+    ),
     "mean": GaussianConfig(hidden=(16, 16, 16)),
     "gaussian": GaussianConfig(
         hidden=(16, 16, 16), std="independent", squash="tanh", execute_std=1.0

@@ -22,6 +22,7 @@ VARIANTS = {
     "fpo++": ("flow", "fpo", FPO_PLUS),
     "reinflow": ("flow", "reinflow", {"clip": 0.05, "noise_std": (0.1, 0.3)}),
     "reinflow spo": ("flow", "reinflow", SPO),
+    "gorl": ("flow", "gorl", {"stages": (1,), "refine_episodes": 16, "refine_steps": 2}),
     "ppo": ("gaussian", "ppo", {"entropy_coef": 0.01}),
     "ppo spo": ("gaussian", "ppo", SPO),
 }
@@ -164,11 +165,11 @@ def test_statistics_of_a_pretrained_policy_stay(reach_env):
 @pytest.mark.parametrize(
     ("kind", "algo", "fitting"),
     [
-        ("flow", "dppo", "algo=fpo, algo=reinflow"),
-        ("diffusion", "fpo", "algo=dppo"),
-        ("diffusion", "reinflow", "algo=dppo"),
+        ("flow", "dppo", "algo=fpo, algo=gorl, algo=gorl_sac, algo=reinflow"),
+        ("diffusion", "fpo", "algo=dppo, algo=gorl, algo=gorl_sac"),
+        ("diffusion", "reinflow", "algo=dppo, algo=gorl, algo=gorl_sac"),
         ("gaussian", "fpo", "algo=ppo"),
-        ("flow", "ppo", "algo=fpo, algo=reinflow"),
+        ("flow", "ppo", "algo=fpo, algo=gorl, algo=gorl_sac, algo=reinflow"),
     ],
 )
 def test_a_policy_of_another_kind_is_refused_with_what_applies(reach_env, kind, algo, fitting):

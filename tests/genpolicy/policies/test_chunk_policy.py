@@ -32,6 +32,12 @@ KINDS = {
     "euler": {"name": "flow", "sample_steps": 3},
     "heun_tanh": {"name": "flow", "sample_steps": 2, "solver": "heun", "squash": "tanh"},
     "gaussian": {"name": "gaussian", "execute_std": 1.0},
+    "latent": {
+        "name": "latent",
+        "execute_std": 1.0,
+        "decoder": {"name": "flow", "sample_steps": 2} | SMALL,
+    },
+    "identity": {"name": "latent", "identity": True, "decoder": {"name": "flow"} | SMALL},
     "gaussian_tanh": {"name": "gaussian", "std": "independent", "squash": "tanh"},
 }
 
@@ -110,11 +116,17 @@ def test_state_and_configuration_rebuild_the_policy(kind):
     np.testing.assert_array_equal(again.act(obs), actions)
 
 
-@each_kind
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"latent", "identity"}))
 def test_the_gradient_of_the_loss_reaches_every_weight(kind):
     policy = make(kind)
     policy.loss({"obs": make_obs(), "actions": torch.rand(3, 4, 3)})[0].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.net.parameters())
+
+
+@pytest.mark.parametrize("kind", ["latent", "identity"])
+def test_a_latent_policy_does_not_imitate(kind):
+    with pytest.raises(GenpolicyError, match="pretrain a flow or diffusion policy"):
+        make(kind).loss({"obs": make_obs(), "actions": torch.rand(3, 4, 3)})
 
 
 @each_kind

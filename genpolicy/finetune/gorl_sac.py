@@ -1,0 +1,254 @@
+"""GoRL with SAC (arXiv 1812.05905) on the latent, where ``gorl.py`` has PPO.
+
+The decoder is a part of the world, so the action of the critics is z:
+
+    κ    = log π(z|o) − log N(z; 0, I),   z ~ π(·|o)
+    y    = r + γ · ( min_j Q̄_j(o', z') − α κ' )
+    L_Q  = Σ_j ( Q_j(o, z) − y )²
+    L_π  = E[ α κ − min_j Q_j(o, z) ]
+    L_α  = − log α · E[ κ − κ̄ ]
+
+Entropy is relative to the prior, so E[κ] is the divergence that GoRL wants small, and κ̄ what it may
+be. SAC's own, − log π, has no maximum where z is not squashed: beyond what the world cuts off Q is
+flat, and π would spread without limit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from genpolicy.finetune.replay import Replay
+from genpolicy.finetune.rollout import Rollout, RolloutConfig
+from genpolicy.finetune.stages import DECODERS, Stages, StagesConfig, latent
+from genpolicy.interfaces import Metrics
+from genpolicy.policies.base import ChunkPolicy
+from genpolicy.runs import seeding
+from genpolicy.spec import GenpolicyError, VecEnv
+from genpolicy.values.critic import CriticEnsemble
+
+
+@dataclass(frozen=True)
+class GoRLSACConfig(StagesConfig, RolloutConfig):
+    """Hyperparameters.
+
+    Attributes:
+        updates: Gradient steps per iteration.
+        batch_size: Transitions per gradient step.
+        capacity: Transitions that the replay holds.
+        learning_starts: Transitions before the first gradient step.
+        gamma: Discount per chunk.
+        tau: Share of the critics that their targets take over in each gradient step.
+        actor_lr: Adam learning rate of the encoder.
+        critic_lr: Adam learning rate of the critics.
+        critic_hidden: Widths of the critics, LayerNorm MLPs.
+        critics: How many; the smallest value counts.
+        alpha: First temperature.
+        alpha_lr: Adam learning rate of its logarithm; 0 keeps it.
+        divergence: κ̄ per scalar of z, in nats.
+        reward_scale: Rewards are multiplied by this.
+    """
+
+    rollout_steps: int = 1
+    updates: int = 16
+    batch_size: int = 256
+    capacity: int = 500_000
+    learning_starts: int = 5_000
+    gamma: float = 0.99
+    tau: float = 0.005
+    actor_lr: float = 3e-4
+    critic_lr: float = 3e-4
+    critic_hidden: tuple[int, ...] = (256, 256)
+    critics: int = 2
+    alpha: float = 0.03
+    alpha_lr: float = 3e-4
+    divergence: float = 1.0
+    reward_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot learn."""
+        super().__post_init__()
+        self.check_stages()
+        for name in ("updates", "batch_size", "capacity", "critics"):
+            if getattr(self, name) < 1:
+                raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.tau <= 1:
+            raise GenpolicyError(f"algo.tau={self.tau} must lie in (0, 1]")
+        if not self.alpha > 0:
+            raise GenpolicyError(f"algo.alpha={self.alpha} must be positive")
+
+
+class GoRLSAC:
+    """Trains a latent policy around a flow or diffusion decoder, off policy."""
+
+    policies = DECODERS
+
+    def __init__(self, base: ChunkPolicy, env: VecEnv, config: GoRLSACConfig, seed: int) -> None:
+        self.config = c = config
+        self.policy = latent(base, c)
+        self.rng = self.policy.rng = np.random.default_rng(seed)
+        self.device = self.policy.device
+        self.stages = Stages(self.policy, env, c, seed)
+        normalizer, obs_dim = self.policy.normalizer, self.policy.obs_dim
+        self.rollout = Rollout(env, normalizer, c.rollout_steps, obs_dim, bool(c.normalize_obs))
+        self.rollout.reset(seeding.env_seed(seed, "train"), bool(c.stagger))
+        self.replay = Replay(c.capacity, self.device)
+        self._z = torch.zeros(c.rollout_steps, env.num_envs, self.policy.chunk_dim)
+        self._metrics: Metrics = {}
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
+        """New critics and optimisers, nothing remembered: at the start, and with a new decoder."""
+        c, dims = self.config, (self.policy.obs_dim, self.policy.chunk_dim)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = CriticEnsemble(c.critics, *dims, c.critic_hidden).to(self.device)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = torch.tensor(c.alpha, device=self.device).log().requires_grad_()
+        self.actor_opt = _adam(self.policy.net.parameters(), c.actor_lr)
+        self.critic_opt = _adam(self.critic.parameters(), c.critic_lr)
+        self.alpha_opt = _adam([self.log_alpha], c.alpha_lr)
+        self.replay = Replay(c.capacity, self.device)
+
+    # ---- collect -----------------------------------------------------------------------------
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps executed so far, in all environments."""
+        return self.rollout.env_steps
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Explore for ``rollout_steps`` chunks, and remember them in task units."""
+        self.rollout.collect(self._act)
+        r, normalizer = self.rollout, self.policy.normalizer  # whose statistics may still move
+        self.replay.add(
+            obs=normalizer.unrows(r.obs.flatten(0, 1)),
+            next_obs=normalizer.unrows(r.final_obs.flatten(0, 1)),
+            z=self._z.flatten(0, 1),
+            reward=torch.from_numpy(r.reward.flatten()).to(self.device),
+            goes_on=torch.from_numpy(~r.terminated.flatten()).to(self.device),
+        )
+
+    def _act(self, t: int, obs: Tensor) -> NDArray[np.float32]:
+        z, _ = self._sample(obs)
+        self._z[t] = z
+        actions = self.policy.to_actions(self.policy.decode(obs, z[:, None])[:, 0])
+        return actions[:, : self.policy.spec.exec_steps].cpu().numpy()
+
+    def _sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents ``[B, A]`` and their κ ``[B]``, differentiable."""
+        mean, std = self.policy.distribution(obs)
+        noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
+        eps = torch.from_numpy(noise).to(self.device)
+        z = mean + std * eps
+        return z, ((z.square() - eps.square()) / 2 - std.log()).sum(1)
+
+    # ---- update ------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """``updates`` gradient steps; at the end of a stage also the new decoder."""
+        c = self.config
+        self.stages.remember_best(self.rollout.returns())
+        if len(self.replay) >= c.learning_starts:
+            rows = [
+                self._step(self.replay.sample(self.rng, c.batch_size)) for _ in range(c.updates)
+            ]
+            names = ("train/critic_loss", "train/actor_loss", "policy/prior_kl", "policy/q_mean")
+            self._metrics = dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))
+            self._metrics["policy/alpha"] = float(self.log_alpha.detach().exp())
+        self.rollout.adapt()
+        if self.stages.over():
+            self._metrics["gorl/decoder_loss"] = self._next_stage()
+        self._metrics["gorl/stage"] = float(self.stages.number)
+
+    def _step(self, batch: dict[str, Tensor]) -> Tensor:
+        """One gradient step of critics, encoder and temperature; the numbers that are logged."""
+        c, alpha = self.config, self.log_alpha.exp().detach()
+        obs, next_obs = (self.policy.normalizer.rows(batch[name]) for name in ("obs", "next_obs"))
+        with torch.no_grad():
+            z, divergence = self._sample(next_obs)
+            value = self.target(next_obs, z[:, None])[..., 0].amin(0) - alpha * divergence
+            y = c.reward_scale * batch["reward"] + c.gamma * batch["goes_on"] * value
+        q = self.critic(obs, batch["z"][:, None])[..., 0]  # [M, B]
+        critic_loss = (q - y).square().mean(1).sum()
+        _descend(self.critic_opt, critic_loss)
+
+        z, divergence = self._sample(obs)
+        self.critic.requires_grad_(False)
+        gain = self.critic(obs, z[:, None])[..., 0].amin(0)
+        self.critic.requires_grad_(True)
+        actor_loss = (alpha * divergence - gain).mean()
+        _descend(self.actor_opt, actor_loss)
+
+        if c.alpha_lr:
+            excess = divergence.detach() - c.divergence * self.policy.chunk_dim
+            _descend(self.alpha_opt, -(self.log_alpha * excess).mean())
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+                slow.lerp_(fast, c.tau)
+            return torch.stack([critic_loss, actor_loss, divergence.mean(), q.mean()])
+
+    def _next_stage(self) -> float:
+        loss, env_steps = self.stages.refine()
+        self.rollout.env_steps += env_steps
+        weights, episodes, _ = self.stages.seeds
+        self._begin(weights)
+        self.rollout.reset(episodes, bool(self.config.stagger))
+        return loss
+
+    def metrics(self) -> Metrics:
+        """Of the last rollout and update."""
+        return {**self.rollout.metrics(), **self._metrics}
+
+    # ---- checkpoint --------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("actor_opt", "critic_opt", "alpha_opt", "replay", "rollout", "stages")
+        return {name: getattr(self, name) for name in names}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"policy": self.policy, "critic": self.critic, "target": self.target}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights under ``model``; everything else that continues bit for bit beside."""
+        return {
+            "model": {
+                f"{name}.{key}": value
+                for name, module in self._modules().items()
+                for key, value in module.state_dict().items()
+            },
+            "log_alpha": self.log_alpha.detach().clone(),
+            "rng": self.rng.bit_generator.state,
+            **{name: part.state_dict() for name, part in self._parts().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue bit for bit, in any stage."""
+        for name, module in self._modules().items():
+            prefix, weights = f"{name}.", state["model"]
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            )
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        self.rng.bit_generator.state = state["rng"]
+
+
+def _adam(parameters: Any, lr: float) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr, fused=True)
+
+
+def _descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

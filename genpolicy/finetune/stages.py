@@ -1,0 +1,190 @@
+"""The decoder's half of GoRL (arXiv 2512.02581): what ends a stage, whatever optimised the encoder.
+
+The best encoder of the stage acts once more; a fresh decoder imitates its *actions* from noise of
+its own, ε ~ N(0, I), independent of the z that led to them. (Paired with those z, it would learn
+to be the decoder that it replaces.) Then the encoder starts again at the prior, so that the next
+stage begins as N(0, I) → g, which is what the last one ended with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from genpolicy.data.collect import collect_episodes
+from genpolicy.data.demonstrations import Demonstrations, Episode
+from genpolicy.data.windows import ChunkDataset
+from genpolicy.policies import build_policy
+from genpolicy.policies.base import ChunkPolicy
+from genpolicy.policies.diffusion import DiffusionPolicy
+from genpolicy.policies.flow import FlowPolicy
+from genpolicy.policies.latent import LatentConfig, LatentPolicy
+from genpolicy.pretrain.imitation import Imitation, ImitationConfig
+from genpolicy.runs import distributed, seeding
+from genpolicy.spec import GenpolicyError, VecEnv
+
+DECODERS = (FlowPolicy.name, DiffusionPolicy.name, LatentPolicy.name)
+STATES = 100_000  # initial states of a stage, at most
+
+
+@dataclass(frozen=True)
+class StagesConfig:
+    """Hyperparameters of the encoder and of the stages.
+
+    Attributes:
+        stages: Iterations of each stage that ends with a new decoder. After the last of them the
+            encoder goes on learning to the end of the run.
+        encoder_hidden: Widths of the encoder: an odd number of equal values.
+        encoder_activation: ``relu``, ``silu`` or ``mish``.
+        refine_episodes: What a new decoder is taught with.
+        refine_keep: Share of them, those of highest return, that is used.
+        refine_steps: Gradient steps.
+        refine_batch_size: Windows per gradient step.
+        refine_lr: Learning rate; it falls to a tenth.
+        fresh_encoder: Start the encoder anew in every stage (and its critic).
+        fresh_decoder: Teach a decoder from random weights instead of going on with the last one.
+        identity: The first decoder is the identity; null: only from scratch.
+    """
+
+    stages: tuple[int, ...] = ()
+    encoder_hidden: tuple[int, ...] = (64, 64, 64)
+    encoder_activation: str = "silu"
+    refine_episodes: int = 128
+    refine_keep: float = 1.0
+    refine_steps: int = 4000
+    refine_batch_size: int = 1024
+    refine_lr: float = 1e-3
+    fresh_encoder: bool = True
+    fresh_decoder: bool = True
+    identity: bool | None = None
+
+    def check_stages(self) -> None:
+        """Refuse what cannot learn."""
+        if any(stage < 1 for stage in self.stages):
+            raise GenpolicyError(f"algo.stages={list(self.stages)}: a stage needs an iteration")
+        if not 0 < self.refine_keep <= 1:
+            raise GenpolicyError(f"algo.refine_keep={self.refine_keep} must lie in (0, 1]")
+        for name in ("refine_episodes", "refine_steps"):
+            if getattr(self, name) < 1:
+                raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
+
+
+def latent(base: ChunkPolicy, config: StagesConfig) -> LatentPolicy:
+    """An untrained encoder in front of ``base``, or ``base`` where it has one."""
+    if isinstance(base, LatentPolicy):
+        return base
+    encoder = LatentConfig(
+        hidden=config.encoder_hidden,
+        activation=config.encoder_activation,
+        identity=bool(config.identity),
+    )
+    return LatentPolicy.around(base, encoder)
+
+
+class Stages:
+    """Counts the iterations of each stage and ends it.
+
+    Args:
+        policy: whose decoder is replaced.
+        env: where the data for it are recorded.
+        config: hyperparameters.
+        seed: of the run.
+    """
+
+    def __init__(self, policy: LatentPolicy, env: VecEnv, config: StagesConfig, seed: int) -> None:
+        if distributed.world_size() > 1:  # every rank would choose its own best encoder
+            raise GenpolicyError("GoRL runs in one process: start it without torchrun")
+        self.policy, self.env, self.config, self.seed = policy, env, config, seed
+        self.number = self.iterations = 0  # of this stage, and done in it
+        self.recent: deque[float] = deque(maxlen=env.num_envs)  # returns of its last episodes
+        self.best_return = -math.inf
+        self.best: dict[str, Tensor] = {}  # the encoder that reached it
+
+    @property
+    def seeds(self) -> tuple[int, int, int]:
+        """Of this stage: initial weights, episodes to learn from, episodes to record."""
+        shift = self.number * STATES
+        train, record = (seeding.env_seed(self.seed, p) + shift for p in ("train", "collect"))
+        return self.seed + 1000 * self.number, train, record
+
+    def remember_best(self, returns: Iterable[float]) -> None:
+        """Keep the encoder that has just acted if its last N episodes were the best so far."""
+        self.recent.extend(returns)
+        full = len(self.recent) == self.recent.maxlen
+        if full and (mean := float(np.mean(self.recent))) > self.best_return:
+            weights = self.policy.net.state_dict()
+            self.best = {name: value.clone() for name, value in weights.items()}
+            self.best_return = mean
+
+    def over(self) -> bool:
+        """Count one more iteration; whether it was the last of a stage."""
+        self.iterations += 1
+        stages = self.config.stages
+        return self.number < len(stages) and self.iterations == stages[self.number]
+
+    def refine(self) -> tuple[float, int]:
+        """Replace the decoder and begin the next stage.
+
+        Returns:
+            The new decoder's loss, and the control steps that its data took.
+        """
+        if self.best:
+            self.policy.net.load_state_dict(self.best)
+        dataset, env_steps = self._record()
+        self.number, self.iterations, self.best_return, self.best = (
+            self.number + 1,
+            0,
+            -math.inf,
+            {},
+        )
+        self.recent.clear()
+        c, policy, (seed, _, _) = self.config, self.policy, self.seeds
+        seeding.seed_torch(seed)
+        decoder = build_policy(policy.config.decoder, policy.spec).to(policy.device)
+        if not (c.fresh_decoder or policy.config.identity):
+            decoder.load_state_dict(policy.decoder.state_dict())
+        recipe = ImitationConfig(
+            c.refine_batch_size, c.refine_lr, c.refine_lr / 10, decay_steps=c.refine_steps
+        )
+        imitation = Imitation(decoder, dataset, recipe, seed=seed)
+        for _ in range(c.refine_steps):
+            imitation.collect()
+            imitation.update()
+        policy.adopt(imitation.policy)
+        if c.fresh_encoder:
+            policy.net.load_state_dict(LatentPolicy(policy.spec, policy.config).net.state_dict())
+        return imitation.metrics()["train/loss"], env_steps
+
+    def _record(self) -> tuple[ChunkDataset, int]:
+        """Windows of whole episodes of the policy as it explores, and their control steps."""
+        episodes: list[Episode] = []
+
+        def act(obs: Any) -> Any:
+            return self.policy.act(obs, deterministic=False)
+
+        stats = collect_episodes(
+            self.env, act, self.config.refine_episodes, episodes.append,
+            seed=self.seeds[2], success_only=False,
+        )  # fmt: skip
+        episodes.sort(key=lambda episode: -episode.rewards.sum())
+        kept = episodes[: math.ceil(self.config.refine_keep * len(episodes))]
+        spec = self.policy.spec
+        demos = Demonstrations.from_episodes(kept, spec.task)
+        dataset = ChunkDataset(demos, spec.obs_steps, spec.chunk, self.policy.device)
+        return dataset, stats.env_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+        names = ("number", "iterations", "best_return", "best")
+        return {name: getattr(self, name) for name in names} | {"recent": list(self.recent)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue there."""
+        for name, value in state.items():
+            setattr(self, name, deque(value, self.recent.maxlen) if name == "recent" else value)

@@ -1,0 +1,53 @@
+"""The ring holds the newest transitions, draws them evenly, and survives a checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genpolicy.finetune.replay import Replay
+
+
+def rows(start, count):
+    number = torch.arange(start, start + count)
+    return {"obs": number[:, None].float().expand(count, 3), "number": number}
+
+
+@given(capacity=st.integers(1, 12), counts=st.lists(st.integers(0, 12), max_size=8))
+def test_it_holds_the_newest_and_rows_stay_together(capacity, counts):
+    replay, added = Replay(capacity), 0
+    for count in (min(c, capacity) for c in counts):
+        replay.add(**rows(added, count))
+        added += count
+    assert len(replay) == min(added, capacity)
+    if not added:
+        return
+    drawn = replay.sample(np.random.default_rng(0), 400)
+    newest = set(range(added - len(replay), added))
+    assert set(drawn["number"].tolist()) <= newest
+    if capacity < 8:
+        assert set(drawn["number"].tolist()) == newest
+    assert torch.equal(drawn["obs"], drawn["number"][:, None].float().expand(-1, 3))
+
+
+def test_draws_are_uniform():
+    replay = Replay(10)
+    replay.add(**rows(0, 10))
+    drawn = replay.sample(np.random.default_rng(0), 20_000)["number"]
+    assert (torch.bincount(drawn) / 20_000 - 0.1).abs().max() < 0.01
+
+
+def test_a_restored_replay_goes_on_in_the_same_places():
+    first, second = Replay(5), Replay(5)
+    first.add(**rows(0, 4))
+    second.load_state_dict(first.state_dict())
+    for replay in (first, second):
+        replay.add(**rows(4, 3))
+    draws = [replay.sample(np.random.default_rng(1), 50)["number"] for replay in (first, second)]
+    assert torch.equal(*draws)
+
+
+def test_more_than_there_is_room_for_is_refused():
+    with pytest.raises(ValueError, match="capacity is 3"):
+        Replay(3).add(**rows(0, 4))
