@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from genpolicy.finetune.critic import Critic
@@ -63,12 +61,9 @@ class GoRL(PPO):
         super().__init__(policy, env, config, seed)
         self.stages = Stages(policy, env, config, seed)
 
-    def explore(self, obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sample the encoder and decode."""
-        mean, std = self.policy.distribution(obs)
-        noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
-        z = mean + std * torch.from_numpy(noise).to(self.device)
-        return self.policy.to_actions(self.policy.decode(obs, z[:, None])[:, 0]), {"x": z}
+    def _actions(self, obs: Tensor, x: Tensor) -> Tensor:
+        """What PPO samples is z."""
+        return self.policy.decoded_actions(obs, x)
 
     def penalty(self, obs: Tensor, record: Record) -> Tensor | None:
         """Distance of the encoder from the prior, and PPO's entropy bonus."""

@@ -31,8 +31,9 @@ from genpolicy.finetune.stages import DECODERS, Stages, StagesConfig, latent
 from genpolicy.interfaces import Metrics
 from genpolicy.policies.base import ChunkPolicy
 from genpolicy.runs import seeding
+from genpolicy.runs.checkpoint import pack, unpack
 from genpolicy.spec import GenpolicyError, VecEnv
-from genpolicy.values.critic import CriticEnsemble
+from genpolicy.values.critic import CriticEnsemble, follow
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,6 @@ class GoRLSAC:
         normalizer, obs_dim = self.policy.normalizer, self.policy.obs_dim
         self.rollout = Rollout(env, normalizer, c.rollout_steps, obs_dim, bool(c.normalize_obs))
         self.rollout.reset(seeding.env_seed(seed, "train"), bool(c.stagger))
-        self.replay = Replay(c.capacity, self.device)
         self._z = torch.zeros(c.rollout_steps, env.num_envs, self.policy.chunk_dim)
         self._metrics: Metrics = {}
         self._begin(seed)
@@ -140,7 +140,7 @@ class GoRLSAC:
     def _act(self, t: int, obs: Tensor) -> NDArray[np.float32]:
         z, _ = self._sample(obs)
         self._z[t] = z
-        actions = self.policy.to_actions(self.policy.decode(obs, z[:, None])[:, 0])
+        actions = self.policy.decoded_actions(obs, z)
         return actions[:, : self.policy.spec.exec_steps].cpu().numpy()
 
     def _sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,10 +191,8 @@ class GoRLSAC:
         if c.alpha_lr:
             excess = divergence.detach() - c.divergence * self.policy.chunk_dim
             _descend(self.alpha_opt, -(self.log_alpha * excess).mean())
-        with torch.no_grad():
-            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                slow.lerp_(fast, c.tau)
-            return torch.stack([critic_loss, actor_loss, divergence.mean(), q.mean()])
+        follow(self.target, self.critic, c.tau)
+        return torch.stack([critic_loss, actor_loss, divergence.mean(), q.mean()]).detach()
 
     def _next_stage(self) -> float:
         loss, env_steps = self.stages.refine()
@@ -220,11 +218,7 @@ class GoRLSAC:
     def state_dict(self) -> dict[str, Any]:
         """Weights under ``model``; everything else that continues bit for bit beside."""
         return {
-            "model": {
-                f"{name}.{key}": value
-                for name, module in self._modules().items()
-                for key, value in module.state_dict().items()
-            },
+            "model": pack(self._modules()),
             "log_alpha": self.log_alpha.detach().clone(),
             "rng": self.rng.bit_generator.state,
             **{name: part.state_dict() for name, part in self._parts().items()},
@@ -232,11 +226,7 @@ class GoRLSAC:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue bit for bit, in any stage."""
-        for name, module in self._modules().items():
-            prefix, weights = f"{name}.", state["model"]
-            module.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            )
+        unpack(state["model"], self._modules())
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         with torch.no_grad():

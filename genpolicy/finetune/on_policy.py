@@ -33,6 +33,7 @@ from genpolicy.finetune.rollout import Rollout, RolloutConfig
 from genpolicy.finetune.surrogate import SURROGATES
 from genpolicy.interfaces import Metrics
 from genpolicy.runs import distributed, seeding
+from genpolicy.runs.checkpoint import pack, unpack
 from genpolicy.runs.environment import fast_bf16
 from genpolicy.spec import GenpolicyError, VecEnv
 
@@ -298,11 +299,7 @@ class OnPolicy(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Weights under ``model``; optimisers, generators, statistics and the simulator beside."""
         return {
-            "model": {
-                f"{name}.{key}": value
-                for name, module in self._modules()
-                for key, value in module.state_dict().items()
-            },
+            "model": pack(self._modules()),
             "actor_opt": self.actor_opt.state_dict(),
             "critic": self.critic.state_dict(),
             "rng": self.rng.bit_generator.state,
@@ -312,23 +309,15 @@ class OnPolicy(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue bit for bit."""
-        for name, module in self._modules():
-            prefix = f"{name}."
-            module.load_state_dict(
-                {
-                    k.removeprefix(prefix): v
-                    for k, v in state["model"].items()
-                    if k.startswith(prefix)
-                }
-            )
+        unpack(state["model"], self._modules())
         self.actor_opt.load_state_dict(state["actor_opt"])
         self.critic.load_state_dict(state["critic"])
         self.rng.bit_generator.state = state["rng"]
         self.rollout.load_state_dict(state["rollout"])
         self.iteration = int(state["iteration"])
 
-    def _modules(self) -> list[tuple[str, nn.Module]]:
-        return [("critic", self.critic.net), *((name, getattr(self, name)) for name in self.kept)]
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"critic": self.critic.net, **{name: getattr(self, name) for name in self.kept}}
 
 
 def _rows(record: Record, rows: Tensor) -> dict[str, Tensor]:

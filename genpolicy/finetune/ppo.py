@@ -47,7 +47,11 @@ class PPO(OnPolicy):
         mean, std = self.policy.distribution(obs)
         noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
         x = mean + std * torch.from_numpy(noise).to(self.device)
-        return self.policy.to_actions(x), {"x": x}
+        return self._actions(obs, x), {"x": x}
+
+    def _actions(self, obs: Tensor, x: Tensor) -> Tensor:
+        """What is executed where x ``[E, A]`` was sampled."""
+        return self.policy.to_actions(x)
 
     def log_likelihood(self, obs: Tensor, record: Record) -> Tensor:
         """Log π of the executed rows: ``[B, 1]``."""

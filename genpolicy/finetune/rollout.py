@@ -133,11 +133,15 @@ class Rollout:
 
     def returns(self) -> list[float]:
         """Of the episodes that ended in this rollout."""
-        return np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)[0].tolist()
+        return self._finished()[0].tolist()
+
+    def _finished(self) -> NDArray[Any]:
+        """Return, length and success of each of them, ``[3, K]``."""
+        return np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)
 
     def metrics(self) -> Metrics:
         """Means over the episodes that ended in this rollout (none: no entries)."""
-        returns, lengths, success = np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)
+        returns, lengths, success = self._finished()
         if not returns.size:
             return {}
         metrics = {

@@ -89,6 +89,10 @@ class LatentPolicy(GaussianPolicy):
         seen = self.decoder.normalizer.rows(self.normalizer.unrows(obs))
         return self.decoder.generate(seen, {"noise": z}, True)
 
+    def decoded_actions(self, obs: Tensor, z: Tensor) -> Tensor:
+        """What latents ``[B, A]`` lead to: chunks ``[B, Tp, Da]`` in task units."""
+        return self.to_actions(self.decode(obs, z[:, None])[:, 0])
+
     def generate(self, obs: Tensor, noise: Noise, deterministic: bool) -> Tensor:
         """Decode μ + scale·σ·noise; executed, the scale is ``execute_std``, exploring it is 1."""
         return self.decode(obs, super().generate(obs, noise, deterministic))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpolicy.interfaces import Algorithm
 from genpolicy.runs import distributed
@@ -115,6 +115,24 @@ def save(
         write_text(folder / "last", final.name + "\n")
     distributed.wait_for_all()
     return final
+
+
+def pack(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The weights of several modules, for ``model`` of an ``Algorithm.state_dict``."""
+    return {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+
+
+def unpack(model: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> None:
+    """Load what ``pack`` gave into the same modules."""
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in model.items() if k.startswith(prefix)}
+        )
 
 
 def mark_best(folder: Path, step_folder: Path) -> None:

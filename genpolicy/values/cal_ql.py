@@ -31,8 +31,9 @@ from torch import Tensor
 from genpolicy.data.demonstrations import Demonstrations
 from genpolicy.data.normalizer import Normalizer
 from genpolicy.interfaces import Metrics, Policy
+from genpolicy.runs.checkpoint import pack, unpack
 from genpolicy.spec import GenpolicyError
-from genpolicy.values.critic import ValueConfig, ValueFunction, lower_bound
+from genpolicy.values.critic import ValueConfig, ValueFunction, follow, lower_bound
 from genpolicy.values.offline import chunk_transitions, propose
 
 
@@ -171,10 +172,7 @@ class CalQL:
         grads = [p.grad for p in self.critic.parameters() if p.grad is not None]
         self._metrics["train/grad_norm"] = torch.nn.utils.get_total_norm(grads)
         self.optimizer.step()
-        with torch.no_grad():
-            pairs = zip(self.policy.critic.parameters(), self.critic.parameters(), strict=True)
-            for target, source in pairs:
-                target.lerp_(source, self.config.tau)
+        follow(self.policy.critic, self.critic, self.config.tau)
 
     def targets(self, index: Tensor) -> Tensor:
         """TD targets ``[B]`` of transitions ``index``: the best proposal in s', by lower bound."""
@@ -224,20 +222,17 @@ class CalQL:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimiser and the generator's position; data and proposals are redrawn."""
-        model = {f"critic.{k}": v for k, v in self.critic.state_dict().items()}
-        model |= {f"target.{k}": v for k, v in self.policy.state_dict().items()}
         return {
-            "model": model,
+            "model": pack(self._modules()),
             "optimizer": self.optimizer.state_dict(),
             "rng": copy.deepcopy(self.rng.bit_generator.state),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where ``state_dict`` was taken."""
-        for prefix, module in (("critic.", self.critic), ("target.", self.policy)):
-            part = {
-                k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
-            }
-            module.load_state_dict(part)
+        unpack(state["model"], self._modules())
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = copy.deepcopy(state["rng"])
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {"critic": self.critic, "target": self.policy}

@@ -91,6 +91,13 @@ class CriticEnsemble(nn.Module):
         return h.reshape(-1, batch, samples)
 
 
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """Move every weight of a target network by the share ``tau`` towards ``source``."""
+    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
+        slow.lerp_(fast, tau)
+
+
 def lower_bound(q: Tensor, pessimism: float) -> Tensor:
     """Mean − k·std over the members: ``[M, ...]`` to ``[...]``."""
     if pessimism == 0:
