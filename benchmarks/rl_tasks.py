@@ -1,12 +1,15 @@
-"""Return against environment steps and seconds: PPO, FPO, FPO++, DPPO and ReinFlow from scratch.
+"""Return against environment steps and seconds, from scratch: every method beside PPO.
 
-    python benchmarks/rl_tasks.py --folder runs/rl_tasks --out benchmarks/rl_tasks
+    python benchmarks/rl_tasks.py --env-steps 500000 --out benchmarks/rl_tasks
+    python benchmarks/rl_tasks.py --folder runs/gorl --out benchmarks/gorl --env-steps 2000000 \
+        --tasks hopper_stand --methods ppo fpo ppo_prior gorl gorl_diffusion
 
 Every method trains on every task with every seed for the same number of environment steps, with
 the hyperparameters of configs/experiment/scratch_<method>.yaml (chosen on seeds from 100, the
-same for all tasks). What counts is the last checkpoint, no choice among checkpoints, evaluated on
-the same initial states for all. A run that is finished is kept, so the script can be stopped
-and called again. ``--summary`` writes the tables from what is there.
+same for all tasks; VARIANTS says what differs from one of them, and GoRL's stages are thirds of a
+run). What counts is the last checkpoint, no choice among checkpoints, evaluated on the same
+initial states for all. A run that is finished is kept, so the script can be stopped and called
+again. ``--summary`` writes the tables from what is there.
 
 Writes OUT.json (final returns; means over tasks per seed; differences to PPO paired by seed),
 OUT.csv (learning curves, evaluations during training) and OUT.png.
@@ -30,8 +33,11 @@ from common import curve, evaluated, machine, mean_interval, save, side_by_side,
 
 TASKS = ("cartpole_balance", "cheetah_run", "finger_spin", "reacher_easy")
 METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
+VARIANTS = {
+    "ppo_prior": ("gorl", "algo.stages=[]"),  # no decoder: what the encoder and its penalty do
+}
 BASELINE = "ppo"
-EPISODES, SEED0, CURVE_SEED0 = 50, 1000, 500
+EPISODES, SEED0, CURVE_SEED0, CURVE_POINTS = 50, 1000, 500, 10
 ROLLOUT = 64 * 64  # environment steps of one iteration: the same for all methods
 CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "eval/return_hi")
 
@@ -39,17 +45,21 @@ CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "
 def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: list[str]) -> None:
     """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
     iterations = steps // ROLLOUT
+    experiment, *changes = VARIANTS.get(method, (method,))
+    if experiment.startswith("gorl") and not changes:  # a new decoder after each third
+        changes = [f"algo.stages=[{iterations // 3},{iterations // 3}]"]
     trained(
-        folder, folder / f"trained_{iterations}", f"experiment=scratch_{method}", f"task={task}",
-        f"seed={seed}", f"iterations={iterations}", "eval_every=12", "episodes=20",
-        f"seed0={CURVE_SEED0}", *extra,
+        folder, folder / f"trained_{iterations}", f"experiment=scratch_{experiment}",
+        f"task={task}", f"seed={seed}", f"iterations={iterations}",
+        f"eval_every={max(1, iterations // CURVE_POINTS)}", "episodes=20", f"seed0={CURVE_SEED0}",
+        *changes, *extra,
     )  # fmt: skip
     evaluated(folder / "checkpoints/last", folder / f"final_{iterations}", EPISODES, SEED0)
 
 
 def summary(finals: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
     """Per task and method, and over the tasks that every method and seed has finished."""
-    tasks, methods = ([k for k in all_ if any(k in f for f in finals)] for all_ in (TASKS, METHODS))
+    tasks, methods = (list(dict.fromkeys(key[part] for key in finals)) for part in (0, 1))
     seeds = sorted({seed for _, _, seed in finals})
     table = {
         task: {
@@ -98,13 +108,13 @@ def write_csv(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
 
 def draw(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
     """A column per task; above against environment steps, below against seconds."""
-    tasks = [task for task in TASKS if any(task == key[0] for key in folders)]
+    tasks, methods = (list(dict.fromkeys(key[part] for key in folders)) for part in (0, 1))
     figure, axes = plt.subplots(
         2, len(tasks), figsize=(2.7 * len(tasks), 5), sharey="col", layout="constrained",
         squeeze=False,
     )  # fmt: skip
     for column, task in enumerate(tasks):
-        for number, method in enumerate(METHODS):
+        for number, method in enumerate(methods):
             runs = [curve(f) for (t, m, _), f in folders.items() if (t, m) == (task, method)]
             if not runs:
                 continue

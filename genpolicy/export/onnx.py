@@ -97,8 +97,11 @@ def export(
 def describe_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
     """How the policy of ``config_dict`` draws, for the contract: whichever of these it has."""
     keys = ("train_steps", "eta", "solver", "initial_noise", "execute_std", "squash")
-    steps = config.get("sample_steps", 1)
-    return {"name": config["name"], "steps": steps} | {k: config[k] for k in keys if k in config}
+    own = {key: config[key] for key in keys if key in config}
+    if config.get("identity") is False:
+        decoder = describe_sampler(config["decoder"])
+        return {"name": config["name"], "steps": decoder["steps"], **own, "decoder": decoder}
+    return {"name": config["name"], "steps": config.get("sample_steps", 1), **own}
 
 
 def check_parity(

@@ -36,10 +36,13 @@ class GoRLConfig(StagesConfig, PPOConfig):
     Attributes:
         prior: The penalty: ``kl`` of the encoder to N(0, I), or ``l2``, μ² + σ².
         prior_coef: Its weight, per scalar of z.
+        fresh_critic: Start V anew in every stage. (What the new decoder does with N(0, I) is what
+            the last encoder did, so that its V is a good one to begin with.)
     """
 
     prior: str = "kl"
     prior_coef: float = 1e-3
+    fresh_critic: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot learn."""
@@ -92,9 +95,10 @@ class GoRL(PPO):
         rollout.env_steps += env_steps
         weights, episodes, _ = self.stages.seeds
         if c.fresh_encoder:
+            self.actor_opt.state.clear()
+        if c.fresh_critic:
             obs_dim, num_envs = rollout.obs.shape[-1], rollout.env.num_envs
             self.critic = Critic(obs_dim, num_envs, c, weights, self.device)
-            self.actor_opt.state.clear()
         rollout.reset(episodes, bool(c.stagger))
         return loss
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genpolicy.data.collect import collect_episodes
@@ -27,10 +29,13 @@ from genpolicy.policies.flow import FlowPolicy
 from genpolicy.policies.latent import LatentConfig, LatentPolicy
 from genpolicy.pretrain.imitation import Imitation, ImitationConfig
 from genpolicy.runs import distributed, seeding
-from genpolicy.spec import GenpolicyError, VecEnv
+from genpolicy.spec import GenpolicyError, Observation, StepResult, VecEnv
 
 DECODERS = (FlowPolicy.name, DiffusionPolicy.name, LatentPolicy.name)
 STATES = 100_000  # initial states of a stage, at most
+# What the encoder means is recorded to here, in units of x, of which 1 is the limit. The decoder
+# learns how far beyond a limit an action is, and is not asked to follow a Gaussian's outliers.
+MEANT = 2.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,11 @@ class StagesConfig:
         refine_steps: Gradient steps.
         refine_batch_size: Windows per gradient step.
         refine_lr: Learning rate; it falls to a tenth.
-        fresh_encoder: Start the encoder anew in every stage (and its critic).
+        fresh_encoder: Start the encoder anew in every stage.
         fresh_decoder: Teach a decoder from random weights instead of going on with the last one.
         identity: The first decoder is the identity; null: only from scratch.
+        execute_std: Scale of the encoder's std when executed; 0 is its mean, and then all samples
+            of a state are one.
     """
 
     stages: tuple[int, ...] = ()
@@ -59,10 +66,11 @@ class StagesConfig:
     refine_keep: float = 1.0
     refine_steps: int = 4000
     refine_batch_size: int = 1024
-    refine_lr: float = 1e-3
+    refine_lr: float = 3e-3
     fresh_encoder: bool = True
     fresh_decoder: bool = True
     identity: bool | None = None
+    execute_std: float = 0.0
 
     def check_stages(self) -> None:
         """Refuse what cannot learn."""
@@ -83,8 +91,23 @@ def latent(base: ChunkPolicy, config: StagesConfig) -> LatentPolicy:
         hidden=config.encoder_hidden,
         activation=config.encoder_activation,
         identity=bool(config.identity),
+        execute_std=config.execute_std,
     )
     return LatentPolicy.around(base, encoder)
+
+
+class _Bounded:
+    """``env`` for actions that it has to cut at the limits itself."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env, self.spec, self.num_envs = env, env.spec, env.num_envs
+        self.reset, self.get_state, self.set_state = env.reset, env.get_state, env.set_state
+        self.close = env.close
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """One chunk in each environment."""
+        action = self.spec.action
+        return self.env.step(np.clip(actions, action.low, action.high))
 
 
 class Stages:
@@ -152,7 +175,7 @@ class Stages:
         recipe = ImitationConfig(
             c.refine_batch_size, c.refine_lr, c.refine_lr / 10, decay_steps=c.refine_steps
         )
-        imitation = Imitation(decoder, dataset, recipe, seed=seed)
+        imitation = Imitation(decoder, dataset, recipe, seed=seed, normalizer=policy.normalizer)
         for _ in range(c.refine_steps):
             imitation.collect()
             imitation.update()
@@ -164,12 +187,8 @@ class Stages:
     def _record(self) -> tuple[ChunkDataset, int]:
         """Windows of whole episodes of the policy as it explores, and their control steps."""
         episodes: list[Episode] = []
-
-        def act(obs: Any) -> Any:
-            return self.policy.act(obs, deterministic=False)
-
         stats = collect_episodes(
-            self.env, act, self.config.refine_episodes, episodes.append,
+            _Bounded(self.env), self._intend, self.config.refine_episodes, episodes.append,
             seed=self.seeds[2], success_only=False,
         )  # fmt: skip
         episodes.sort(key=lambda episode: -episode.rewards.sum())
@@ -178,6 +197,16 @@ class Stages:
         demos = Demonstrations.from_episodes(kept, spec.task)
         dataset = ChunkDataset(demos, spec.obs_steps, spec.chunk, self.policy.device)
         return dataset, stats.env_steps
+
+    @torch.inference_mode()
+    def _intend(self, obs: Observation) -> NDArray[np.float32]:
+        """Explore; actions before they are cut, whose distribution is the smoother one."""
+        policy = self.policy
+        tensors = {k: torch.from_numpy(v).to(policy.device) for k, v in obs.items()}
+        noise = policy.draw_noise(self.env.num_envs, deterministic=False)
+        x = policy.generate(policy.normalizer.obs(tensors), noise, False)[:, 0]
+        actions = policy.unbounded_actions(x.clamp(-MEANT, MEANT))
+        return actions[:, : policy.spec.exec_steps].cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands."""

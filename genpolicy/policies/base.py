@@ -76,10 +76,14 @@ class ChunkPolicy(nn.Module, ABC):
 
     def to_actions(self, x: Tensor) -> Tensor:
         """Flat chunks ``[..., Tp * Da]`` to ``[..., Tp, Da]`` in task units within the limits."""
+        return self.unbounded_actions(x).clamp(self.action_low, self.action_high)
+
+    def unbounded_actions(self, x: Tensor) -> Tensor:
+        """As ``to_actions``, not yet cut at the limits."""
         chunk = x.unflatten(-1, (self.spec.chunk, self.spec.task.action.dim))
         if self.squash == "tanh":
             chunk = chunk.tanh()
-        return self.normalizer.unaction(chunk).clamp(self.action_low, self.action_high)
+        return self.normalizer.unaction(chunk)
 
     def from_actions(self, actions: Tensor) -> Tensor:
         """Task units ``[..., Tp, Da]`` to x ``[..., Tp * Da]``: the inverse of ``to_actions``."""

@@ -40,6 +40,8 @@ class DiffusionConfig:
         tuned_steps: K', how many of the last S steps RL has tuned; 0 for a pretrained policy.
         explore_eta: η of the stochastic chain that RL rolls out.
         explore_std: Smallest std of every transition of that chain, in normalised action units.
+        x0_range: Where predictions of the clean chunk are cut, in normalised units. Demonstrations
+            lie within 1; actions of a Gaussian, which GoRL's decoders imitate, do not.
     """
 
     hidden: tuple[int, ...] = (512, 512, 512)
@@ -51,6 +53,7 @@ class DiffusionConfig:
     tuned_steps: int = 0
     explore_eta: float = 1.0
     explore_std: float = 0.1
+    x0_range: float = 1.0
 
 
 class Chain(NamedTuple):
@@ -88,10 +91,9 @@ class DiffusionPolicy(ChunkPolicy):
         self.frozen: DenoisingMLP | None = None
         if 0 < config.tuned_steps < config.sample_steps:
             self.frozen = copy.deepcopy(self.net).requires_grad_(False)
-        self.table = SamplerTable(config.train_steps, config.sample_steps, config.eta)
-        self.explore_table = SamplerTable(
-            config.train_steps, config.sample_steps, config.explore_eta, config.explore_std
-        )
+        steps, reach = (config.train_steps, config.sample_steps), config.x0_range
+        self.table = SamplerTable(*steps, config.eta, x0_range=reach)
+        self.explore_table = SamplerTable(*steps, config.explore_eta, config.explore_std, reach)
         self.register_buffer("bars", alphas_cumprod(config.train_steps), persistent=False)
 
     # ---- imitation -------------------------------------------------------------------------

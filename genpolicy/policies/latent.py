@@ -66,10 +66,8 @@ class LatentPolicy(GaussianPolicy):
         return policy.to(decoder.device)
 
     def adopt(self, decoder: ChunkPolicy) -> None:
-        """Take over a trained decoder, and the units of its actions."""
+        """Take over a trained decoder whose actions have the units of this policy's."""
         self.decoder.load_state_dict(decoder.state_dict())
-        for name in ("action_mid", "action_scale"):
-            getattr(self.normalizer, name).copy_(getattr(decoder.normalizer, name))
         self.config = replace(self.config, identity=False)
 
     def decode(self, obs: Tensor, x: Tensor) -> Tensor:

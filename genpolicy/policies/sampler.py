@@ -3,7 +3,7 @@
 DDPM (arXiv 2006.11239) and DDIM (arXiv 2010.02502) are the same affine map with other numbers.
 At table row s, with noise prediction ε of the current x,
 
-    x̂₀ = clip(x_scale·x − eps_scale·ε, ±1),   x' ~ N(x0_coef·x̂₀ + x_coef·x, std²),
+    x̂₀ = clip(x_scale·x − eps_scale·ε, ±r),   x' ~ N(x0_coef·x̂₀ + x_coef·x, std²),
 
 where DDIM's direction term is written with the ε that x̂₀ implies after clipping. η = 1 with all
 K training steps is DDPM; η = 0 is deterministic DDIM; in between and with fewer steps is the
@@ -29,7 +29,8 @@ class SamplerTable(nn.Module):
     """Per denoising step, noisiest first: columns ``[S]`` float32, moved with the policy.
 
     Leading spacing: ``t = j·K/S`` for j = S−1 … 0. ``min_std`` is DPPO's floor under the std of
-    every transition, the last one included; the means stay those of η.
+    every transition, the last one included; the means stay those of η. ``x0_range`` is r, 1 for
+    data within their limits.
     """
 
     t: Tensor  # the network's time input
@@ -40,7 +41,12 @@ class SamplerTable(nn.Module):
     std: Tensor
 
     def __init__(
-        self, train_steps: int, sample_steps: int, eta: float, min_std: float = 0.0
+        self,
+        train_steps: int,
+        sample_steps: int,
+        eta: float,
+        min_std: float = 0.0,
+        x0_range: float = 1.0,
     ) -> None:
         super().__init__()
         if sample_steps < 1 or train_steps % sample_steps:
@@ -49,6 +55,9 @@ class SamplerTable(nn.Module):
             )
         if not 0.0 <= eta <= 1.0:
             raise GenpolicyError(f"eta={eta} must lie in [0, 1]: 0 is DDIM, 1 is DDPM")
+        if not x0_range > 0:
+            raise GenpolicyError(f"x0_range={x0_range} must be positive")
+        self.x0_range = x0_range
         t = torch.arange(sample_steps - 1, -1, -1) * (train_steps // sample_steps)
         all_bars = alphas_cumprod(train_steps).double()
         bar = all_bars[t]
@@ -76,5 +85,5 @@ class SamplerTable(nn.Module):
             column[s][..., None]
             for column in (self.x_scale, self.eps_scale, self.x0_coef, self.x_coef)
         )
-        x0 = (x_scale * x - eps_scale * eps).clamp(-1.0, 1.0)
+        x0 = (x_scale * x - eps_scale * eps).clamp(-self.x0_range, self.x0_range)
         return x0_coef * x0 + x_coef * x

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from genpolicy.data.normalizer import Normalizer
 from genpolicy.data.windows import ChunkDataset
 from genpolicy.interfaces import Metrics
 from genpolicy.policies.base import ChunkPolicy
@@ -68,7 +69,7 @@ class ImitationConfig:
 class Imitation:
     """Fits ``model`` to the windows of ``dataset``; ``policy`` is its moving average.
 
-    The policy's normaliser is fitted here, to the data that it imitates.
+    The policy's normaliser is fitted here to the data that it imitates, if none is given.
     """
 
     env_steps = 0
@@ -80,11 +81,13 @@ class Imitation:
         config: ImitationConfig | None = None,
         *,
         seed: int = 0,
+        normalizer: Normalizer | None = None,
     ) -> None:
         self.config = config or ImitationConfig()
         self.dataset = dataset
         self.model = policy.to(dataset.device)
-        self.model.normalizer.load_state_dict(dataset.normalizer().state_dict())
+        normalizer = normalizer or dataset.normalizer()
+        self.model.normalizer.load_state_dict(normalizer.state_dict())
         # The order of the data is the same in every process, the noise of the loss is not.
         self.order_rng = np.random.default_rng([seed, 0])
         self.model.rng = np.random.default_rng([seed, 1, distributed.rank()])

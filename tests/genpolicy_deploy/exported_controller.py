@@ -18,6 +18,7 @@ KINDS = {
     "flow": {"name": "flow", "time_dim": 8, "sample_steps": 2},
     "gaussian": {"name": "gaussian", "execute_std": 1.0},
 }
+KINDS["latent"] = {"name": "latent", "execute_std": 1.0, "decoder": SMALL | KINDS["flow"]}
 
 
 def build_exported(path: Path, kind: str) -> Path:

@@ -8,7 +8,7 @@ from genpolicy_deploy.controller import Controller
 from genpolicy.data.normalizer import Normalizer
 from genpolicy.export import onnx as exporter
 from genpolicy.export.graph import ExpMish
-from genpolicy.export.onnx import PARITY_TOLERANCE, export, random_inputs
+from genpolicy.export.onnx import PARITY_TOLERANCE, describe_sampler, export, random_inputs
 from genpolicy.policies import POLICIES
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
 from genpolicy.policies.flow import FlowConfig
@@ -154,8 +154,10 @@ def test_the_contract_describes_the_controller(exported):
     assert read.has_scores == (value is not None)
     config = policy.config_dict()
     assert read.sampler["name"] == policy.name
-    assert read.sampler["steps"] == config.get("sample_steps", 1)
-    assert all(config[key] == value for key, value in read.sampler.items() if key != "steps")
+    decoder = read.sampler.pop("decoder", None)  # of a latent policy
+    assert decoder == (describe_sampler(config["decoder"]) if "decoder" in config else None)
+    assert read.sampler.pop("steps") == config.get("decoder", config).get("sample_steps", 1)
+    assert read.sampler == {key: config[key] for key in read.sampler}
     assert {p.key for p in onnx.load(path).metadata_props} == {METADATA_KEY}
 
 
