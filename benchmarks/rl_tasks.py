@@ -5,11 +5,11 @@
         --tasks hopper_stand --methods ppo fpo ppo_prior gorl gorl_diffusion
 
 Every method trains on every task with every seed for the same number of environment steps, with
-the hyperparameters of configs/experiment/scratch_<method>.yaml (chosen on seeds from 100, the
-same for all tasks; VARIANTS says what differs from one of them, and GoRL's stages are thirds of a
-run). What counts is the last checkpoint, no choice among checkpoints, evaluated on the same
-initial states for all. A run that is finished is kept, so the script can be stopped and called
-again. ``--summary`` writes the tables from what is there.
+the hyperparameters of configs/experiment/scratch_<method>.yaml (VARIANTS says what differs from one
+of them; GoRL's stages are thirds of a run), chosen on seeds from 100. They are the same for all
+tasks but for GoRL's penalty (PRIOR). What counts is the last checkpoint, no choice among
+checkpoints, evaluated on the same initial states for all. A run that is finished is kept, so the
+script can be stopped and called again. ``--summary`` writes the tables from what is there.
 
 Writes OUT.json (final returns; means over tasks per seed; differences to PPO paired by seed),
 OUT.csv (learning curves, evaluations during training) and OUT.png.
@@ -37,6 +37,7 @@ VARIANTS = {
     "ppo_prior": ("gorl", "algo.stages=[]"),  # no decoder: what the encoder and its penalty do
 }
 BASELINE = "ppo"
+PRIOR = {"finger_spin": ["algo.prior_coef=2e-4"]}  # the one that was chosen per task
 EPISODES, SEED0, CURVE_SEED0, CURVE_POINTS = 50, 1000, 500, 10
 ROLLOUT = 64 * 64  # environment steps of one iteration: the same for all methods
 CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "eval/return_hi")
@@ -46,8 +47,10 @@ def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: li
     """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
     iterations = steps // ROLLOUT
     experiment, *changes = VARIANTS.get(method, (method,))
-    if experiment.startswith("gorl") and not changes:  # a new decoder after each third
-        changes = [f"algo.stages=[{iterations // 3},{iterations // 3}]"]
+    if experiment.startswith("gorl"):
+        if not changes:  # a new decoder after each third
+            changes = [f"algo.stages=[{iterations // 3},{iterations // 3}]"]
+        changes += PRIOR.get(task, [])
     trained(
         folder, folder / f"trained_{iterations}", f"experiment=scratch_{experiment}",
         f"task={task}", f"seed={seed}", f"iterations={iterations}",
@@ -96,6 +99,17 @@ def seconds(folders: dict[tuple[str, str, int], Path]) -> dict[str, float]:
     for (_, method, _), folder in folders.items():
         walls.setdefault(method, []).append(float(curve(folder)[-1]["step/wall_s"]))
     return {method: round(float(np.mean(values)), 1) for method, values in walls.items()}
+
+
+def ceilings(folders: dict[tuple[str, str, int], Path]) -> dict[str, list[float]]:
+    """Of GoRL's runs: the highest return that was seen with each decoder, on the curve's states."""
+    highest: dict[str, dict[str, float]] = {}
+    for (task, method, seed), folder in folders.items():
+        for row in curve(folder):
+            if stage := row.get("gorl/stage"):
+                run = highest.setdefault(f"{task}/{method}/s{seed}", {})
+                run[stage] = max(run.get(stage, 0.0), round(float(row["eval/return_mean"]), 1))
+    return {run: list(stages.values()) for run, stages in highest.items() if len(stages) > 1}
 
 
 def write_csv(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
@@ -163,6 +177,7 @@ def main() -> None:
         "seed0": SEED0,
         **summary(finals),
         "seconds": seconds(folders),
+        "best_return_of_each_stage": ceilings(folders),
         "machine": machine(),
     }
     write_csv(folders, args.out.with_suffix(".csv"))

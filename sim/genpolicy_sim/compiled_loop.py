@@ -25,7 +25,6 @@ from genpolicy_sim.native import (
     mj_sensorPos,
     mj_sensorVel,
     mj_step,
-    mj_step1,
     mj_subtreeVel,
 )
 
@@ -63,13 +62,6 @@ def kinematics(model: int, data: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def centers(model: int, data: int) -> None:
-    """Poses, and centres of mass."""
-    mj_kinematics(model, data)
-    mj_comPos(model, data)
-
-
-@njit(nogil=True, cache=True)
 def sensors(model: int, data: int) -> None:
     """Poses, centres of mass, velocities, position and velocity sensors (no tendons, contacts)."""
     mj_kinematics(model, data)
@@ -78,12 +70,6 @@ def sensors(model: int, data: int) -> None:
     mj_sensorPos(model, data)
     mj_subtreeVel(model, data)  # else sensors of it stay as old as the last mj_step
     mj_sensorVel(model, data)
-
-
-@njit(nogil=True, cache=True)
-def everything(model: int, data: int) -> None:
-    """All that depends on positions and velocities."""
-    mj_step1(model, data)
 
 
 @njit(nogil=True, cache=True)

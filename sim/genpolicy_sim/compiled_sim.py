@@ -23,9 +23,9 @@ and its memory (``memo``, float64, which lasts for the episode and is part of th
 - ``refresh(model, data)`` after the last substep brings up to date what ``observe`` and
   ``outcome`` read besides ``d.qpos``, ``d.qvel`` and ``d.act``; ``mj_step`` itself leaves poses
   and sensors one substep old. ``nothing``, ``kinematics`` (body, geom and site poses),
-  ``centers`` (these and centres of mass), ``sensors`` (these and position and velocity sensors),
-  ``everything`` (``mj_step1``: dm_control's state after a step), ``contact_forces``
-  (``d.cfrc_ext``; poses stay one substep old, as in Gymnasium). The cheapest that will do.
+  ``sensors`` (these, centres of mass, position and velocity sensors), ``contact_forces``
+  (``d.cfrc_ext``; poses stay one substep old, as in Gymnasium), or the task's own: the cheapest
+  that will do.
 
 ``outcome`` is called before ``observe``. All start values come from NumPy: ``draw(rng, count)``
 gives random numbers, ``initial(draws)`` makes states and memories of them; ``mj_resetData`` and
@@ -58,9 +58,7 @@ from genpolicy_sim.compiled_loop import (
     START,
     State,
     advance,
-    centers,
     contact_forces,
-    everything,
     kinematics,
     nothing,
     sensors,
@@ -76,9 +74,7 @@ __all__ = [
     "CompiledTask",
     "Initial",
     "advance",
-    "centers",
     "contact_forces",
-    "everything",
     "kinematics",
     "nothing",
     "sensors",
