@@ -35,6 +35,11 @@ TASKS = ("cartpole_balance", "cheetah_run", "finger_spin", "reacher_easy")
 METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
 VARIANTS = {
     "ppo_prior": ("gorl", "algo.stages=[]"),  # no decoder: what the encoder and its penalty do
+    "gorl_fresh_critic": ("gorl", "algo.fresh_critic=true"),
+    "gorl_warm_decoder": ("gorl", "algo.fresh_decoder=false"),
+    "gorl_same_encoder": ("gorl", "algo.fresh_encoder=false"),
+    "gorl_best_half": ("gorl", "algo.refine_keep=0.5"),
+    "gorl_l2": ("gorl", "algo.prior=l2", "algo.prior_coef=2.5e-4"),
 }
 BASELINE = "ppo"
 PRIOR = {"finger_spin": ["algo.prior_coef=2e-4"]}  # the one that was chosen per task
@@ -47,10 +52,9 @@ def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: li
     """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
     iterations = steps // ROLLOUT
     experiment, *changes = VARIANTS.get(method, (method,))
-    if experiment.startswith("gorl"):
-        if not changes:  # a new decoder after each third
-            changes = [f"algo.stages=[{iterations // 3},{iterations // 3}]"]
-        changes += PRIOR.get(task, [])
+    if experiment.startswith("gorl"):  # a new decoder after each third
+        thirds = f"algo.stages=[{iterations // 3},{iterations // 3}]"
+        changes = [thirds, *PRIOR.get(task, []), *changes]
     trained(
         folder, folder / f"trained_{iterations}", f"experiment=scratch_{experiment}",
         f"task={task}", f"seed={seed}", f"iterations={iterations}",
