@@ -4,12 +4,13 @@
     python benchmarks/rl_tasks.py --folder runs/gorl --out benchmarks/gorl --env-steps 2000000 \
         --tasks hopper_stand --methods ppo fpo ppo_prior gorl gorl_diffusion
 
-Every method trains on every task with every seed for the same number of environment steps, with
-the hyperparameters of configs/experiment/scratch_<method>.yaml (VARIANTS says what differs from one
-of them; GoRL's stages are thirds of a run), chosen on seeds from 100. They are the same for all
-tasks but for GoRL's penalty (PRIOR). What counts is the last checkpoint, no choice among
-checkpoints, evaluated on the same initial states for all. A run that is finished is kept, so the
-script can be stopped and called again. ``--summary`` writes the tables from what is there.
+Every method trains on every task with every seed for the same number of environment steps, those
+of the data for GoRL's decoders included, with the hyperparameters of
+configs/experiment/scratch_<method>.yaml (VARIANTS says what differs from one of them; GoRL's
+stages are thirds of a run), chosen on seeds from 100. They are the same for all tasks but for
+GoRL's penalty (PRIOR). What counts is the last checkpoint, no choice among checkpoints, evaluated
+on the same initial states for all. A run that is finished is kept, so the script can be stopped
+and called again. ``--summary`` writes the tables from what is there.
 
 Writes OUT.json (final returns; means over tasks per seed; differences to PPO paired by seed),
 OUT.csv (learning curves, evaluations during training) and OUT.png.
@@ -33,8 +34,9 @@ from common import curve, evaluated, machine, mean_interval, save, side_by_side,
 
 TASKS = ("cartpole_balance", "cheetah_run", "finger_spin", "reacher_easy")
 METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
+ONE_STAGE = "algo.stages=[]"
 VARIANTS = {
-    "ppo_prior": ("gorl", "algo.stages=[]"),  # no decoder: what the encoder and its penalty do
+    "ppo_prior": ("gorl", ONE_STAGE),  # no decoder: what the encoder and its penalty do
     "gorl_fresh_critic": ("gorl", "algo.fresh_critic=true"),
     "gorl_warm_decoder": ("gorl", "algo.fresh_decoder=false"),
     "gorl_same_encoder": ("gorl", "algo.fresh_encoder=false"),
@@ -45,6 +47,7 @@ BASELINE = "ppo"
 PRIOR = {"finger_spin": ["algo.prior_coef=2e-4"]}  # the one that was chosen per task
 EPISODES, SEED0, CURVE_SEED0, CURVE_POINTS = 50, 1000, 500, 10
 ROLLOUT = 64 * 64  # environment steps of one iteration: the same for all methods
+DECODER_DATA = 128 * 1000  # environment steps of what one decoder of GoRL learns from
 CURVE_KEYS = ("step/env", "step/wall_s", "eval/return_mean", "eval/return_lo", "eval/return_hi")
 
 
@@ -52,16 +55,18 @@ def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: li
     """One run, and the evaluation of its last checkpoint; both are kept if they are there."""
     iterations = steps // ROLLOUT
     experiment, *changes = VARIANTS.get(method, (method,))
-    if experiment.startswith("gorl"):  # a new decoder after each third
-        thirds = f"algo.stages=[{iterations // 3},{iterations // 3}]"
-        changes = [thirds, *PRIOR.get(task, []), *changes]
+    if experiment.startswith("gorl"):
+        changes += PRIOR.get(task, [])
+        if ONE_STAGE not in changes:  # a new decoder after each third
+            iterations -= 2 * DECODER_DATA // ROLLOUT
+            changes.append(f"algo.stages=[{iterations // 3},{iterations // 3}]")
     trained(
-        folder, folder / f"trained_{iterations}", f"experiment=scratch_{experiment}",
+        folder, folder / f"trained_{steps}", f"experiment=scratch_{experiment}",
         f"task={task}", f"seed={seed}", f"iterations={iterations}",
         f"eval_every={max(1, iterations // CURVE_POINTS)}", "episodes=20", f"seed0={CURVE_SEED0}",
         *changes, *extra,
     )  # fmt: skip
-    evaluated(folder / "checkpoints/last", folder / f"final_{iterations}", EPISODES, SEED0)
+    evaluated(folder / "checkpoints/last", folder / f"final_{steps}", EPISODES, SEED0)
 
 
 def summary(finals: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def main() -> None:
     if not args.summary:
         runs = [(folder, *key, args.env_steps, args.extra) for key, folder in folders.items()]
         side_by_side(train, args.jobs, runs)
-    final = f"final_{args.env_steps // ROLLOUT}/eval.json"
+    final = f"final_{args.env_steps}/eval.json"
     folders = {k: f for k, f in folders.items() if (f / final).exists()}
     finals = {k: json.loads((f / final).read_text()) for k, f in folders.items()}
     result = {
