@@ -1,7 +1,8 @@
 """GoRL in one picture: latent, decoder and stages of one run, with the returns beside them.
 
-    genpolicy finetune experiment=scratch_gorl task=finger_spin seed=1000 keep=99 run_dir=runs/f
-    python benchmarks/gorl_stages.py runs/f --out benchmarks/gorl_stages.png
+    genpolicy finetune experiment=scratch_gorl task=finger_spin seed=1000 keep=99 eval_every=8 \\
+        iterations=240 algo.stages=[80,80] algo.prior_coef=2e-4 run_dir=runs/finger
+    python benchmarks/gorl_stages.py runs/finger --out benchmarks/gorl_stages.png
 
 The task must have two actions, and the run must have kept its checkpoints. Of each stage it shows
 the last one, at one observation that the final policy meets.
@@ -68,7 +69,7 @@ def draw_stage(axes: list[Axes], policy: LatentPolicy, obs: Observation, title: 
     below.plot(*executed, "+", color=ENCODER, ms=9, mew=2)
     below.add_patch(Rectangle((-1, -1), 2, 2, fill=False, ec="0.5", lw=1, ls="--"))
     above.set(title=title, xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
-    below.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
+    below.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal")
 
 
 def draw(run: Path) -> Figure:
@@ -82,10 +83,10 @@ def draw(run: Path) -> Figure:
         [[figure.add_subplot(grid[i, j]) for j in range(len(policies))] for i in range(2)]
     )
     for stage, policy in enumerate(policies):
-        what = "the decoder is the identity" if policy.config.identity else "a new decoder"
+        what = "identity" if policy.config.identity else "a new decoder"
         draw_stage(list(axes[:, stage]), policy, obs, f"stage {stage}: {what}")
-    axes[0, 0].set_ylabel("latent z (colours: prior N(0, I);\nellipses: encoder, 1 and 2 std)")
-    axes[1, 0].set_ylabel("action = decoder(z)\n(dashed: limits)")
+    axes[0, 0].set_ylabel("latent z\npoints: prior N(0, I)\nellipses: encoder")
+    axes[1, 0].set_ylabel("action = decoder(z)\n+: of the encoder's mean\ndashed: limits")
     draw_returns(figure.add_subplot(grid[:, -1]), run)
     return figure
 

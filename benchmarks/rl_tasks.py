@@ -36,6 +36,7 @@ TASKS = ("cartpole_balance", "cheetah_run", "finger_spin", "reacher_easy")
 METHODS = ("ppo", "fpo", "fpo_plus", "dppo", "reinflow")
 ONE_STAGE = "algo.stages=[]"
 VARIANTS = {
+    "ppo_entropy": ("ppo", "algo.entropy_coef=0.01"),  # as the PPO that GoRL's paper compares with
     "ppo_prior": ("gorl", ONE_STAGE),  # no decoder: what the encoder and its penalty do
     "gorl_fresh_critic": ("gorl", "algo.fresh_critic=true"),
     "gorl_warm_decoder": ("gorl", "algo.fresh_decoder=false"),
