@@ -57,7 +57,7 @@ def train(folder: Path, task: str, method: str, seed: int, steps: int, extra: li
     iterations = steps // ROLLOUT
     experiment, *changes = VARIANTS.get(method, (method,))
     if experiment.startswith("gorl"):
-        changes += PRIOR.get(task, [])
+        changes = [*PRIOR.get(task, []), *changes]
         if ONE_STAGE not in changes:  # a new decoder after each third
             iterations -= 2 * DECODER_DATA // ROLLOUT
             changes.append(f"algo.stages=[{iterations // 3},{iterations // 3}]")

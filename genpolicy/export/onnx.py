@@ -96,7 +96,7 @@ def export(
 
 def describe_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
     """How the policy of ``config_dict`` draws, for the contract: whichever of these it has."""
-    keys = ("train_steps", "eta", "solver", "initial_noise", "execute_std", "squash")
+    keys = ("train_steps", "eta", "solver", "initial_noise", "execute_std", "squash", "x0_range")
     own = {key: config[key] for key in keys if key in config}
     if config.get("identity") is False:
         decoder = describe_sampler(config["decoder"])

@@ -60,7 +60,7 @@ class GoRL(PPO):
     config: GoRLConfig
 
     def __init__(self, base: ChunkPolicy, env: VecEnv, config: GoRLConfig, seed: int) -> None:
-        policy = latent(base, config)
+        policy = latent(base, config, seed)
         super().__init__(policy, env, config, seed)
         self.stages = Stages(policy, env, config, seed)
 
@@ -79,7 +79,7 @@ class GoRL(PPO):
 
     def _executed(self, x: Tensor) -> Tensor:
         """Every scalar of z: through a decoder, each may change what is executed."""
-        return x
+        return super()._executed(x) if self.policy.config.identity else x
 
     def update(self) -> None:
         """PPO; at the end of a stage also the new decoder."""
@@ -99,6 +99,7 @@ class GoRL(PPO):
         if c.fresh_critic:
             obs_dim, num_envs = rollout.obs.shape[-1], rollout.env.num_envs
             self.critic = Critic(obs_dim, num_envs, c, weights, self.device)
+        self.critic.scaler.returns[:] = 0
         rollout.reset(episodes, bool(c.stagger))
         return loss
 

@@ -93,7 +93,7 @@ class GoRLSAC:
 
     def __init__(self, base: ChunkPolicy, env: VecEnv, config: GoRLSACConfig, seed: int) -> None:
         self.config = c = config
-        self.policy = latent(base, c)
+        self.policy = latent(base, c, seed)
         self.rng = self.policy.rng = np.random.default_rng(seed)
         self.device = self.policy.device
         self.stages = Stages(self.policy, env, c, seed)
@@ -197,6 +197,7 @@ class GoRLSAC:
     def _next_stage(self) -> float:
         loss, env_steps = self.stages.refine()
         self.rollout.env_steps += env_steps
+        self._metrics = {}
         weights, episodes, _ = self.stages.seeds
         self._begin(weights)
         self.rollout.reset(episodes, bool(self.config.stagger))

@@ -32,7 +32,7 @@ from genpolicy.runs import distributed, seeding
 from genpolicy.spec import GenpolicyError, Observation, StepResult, VecEnv
 
 DECODERS = (FlowPolicy.name, DiffusionPolicy.name, LatentPolicy.name)
-STATES = 100_000  # initial states of a stage, at most
+STATES, MAX_STAGES = 100_000, 9  # initial states of a stage, at most: as many as seeds are apart
 # What the encoder means is recorded to here, in units of x, of which 1 is the limit. The decoder
 # learns how far beyond a limit an action is, and is not asked to follow a Gaussian's outliers.
 MEANT = 2.0
@@ -76,14 +76,18 @@ class StagesConfig:
         """Refuse what cannot learn."""
         if any(stage < 1 for stage in self.stages):
             raise GenpolicyError(f"algo.stages={list(self.stages)}: a stage needs an iteration")
+        if len(self.stages) > MAX_STAGES:
+            raise GenpolicyError(f"algo.stages: at most {MAX_STAGES}, and these are more")
         if not 0 < self.refine_keep <= 1:
             raise GenpolicyError(f"algo.refine_keep={self.refine_keep} must lie in (0, 1]")
-        for name in ("refine_episodes", "refine_steps"):
+        for name in ("refine_episodes", "refine_steps", "refine_batch_size"):
             if getattr(self, name) < 1:
                 raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
+        if not self.refine_lr > 0:
+            raise GenpolicyError(f"algo.refine_lr={self.refine_lr} must be positive")
 
 
-def latent(base: ChunkPolicy, config: StagesConfig) -> LatentPolicy:
+def latent(base: ChunkPolicy, config: StagesConfig, seed: int) -> LatentPolicy:
     """An untrained encoder in front of ``base``, or ``base`` where it has one."""
     if isinstance(base, LatentPolicy):
         return base
@@ -93,7 +97,9 @@ def latent(base: ChunkPolicy, config: StagesConfig) -> LatentPolicy:
         identity=bool(config.identity),
         execute_std=config.execute_std,
     )
-    return LatentPolicy.around(base, encoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LatentPolicy.around(base, encoder)
 
 
 class _Bounded:
@@ -149,7 +155,7 @@ class Stages:
         """Count one more iteration; whether it was the last of a stage."""
         self.iterations += 1
         stages = self.config.stages
-        return self.number < len(stages) and self.iterations == stages[self.number]
+        return self.number < len(stages) and self.iterations >= stages[self.number]
 
     def refine(self) -> tuple[float, int]:
         """Replace the decoder and begin the next stage.

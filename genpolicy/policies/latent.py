@@ -52,6 +52,12 @@ class LatentPolicy(GaussianPolicy):
                 "policy.decoder must be a flow or diffusion policy whose only draw is its initial "
                 f"noise (eta=0), and this is {dict(config.decoder)}"
             )
+        if config.decoder.get("tuned_steps") or config.decoder.get("initial_noise", 1.0) != 1.0:
+            raise GenpolicyError(
+                "policy.decoder: a policy whose last steps DPPO has tuned (tuned_steps), or that "
+                "scales its noise (initial_noise), cannot be taught again: start GoRL from the "
+                "policy before"
+            )
         super().__init__(spec, replace(config, squash=decoder.squash))
         self.decoder = decoder
         nn.init.zeros_(self.net.trunk.out.weight)  # untrained, the encoder is the prior

@@ -194,7 +194,15 @@ def test_a_decoder_keeps_its_own_statistics(reach_env):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"prior": "none"}, {"stages": (3, 0)}, {"refine_keep": 0.0}, {"refine_steps": 0}],
+    [
+        {"prior": "none"},
+        {"stages": (3, 0)},
+        {"stages": (1,) * 10},
+        {"refine_keep": 0.0},
+        {"refine_steps": 0},
+        {"refine_batch_size": 0},
+        {"refine_lr": 0.0},
+    ],
     ids=str,
 )
 def test_impossible_configurations_are_refused(bad):
@@ -212,3 +220,21 @@ def test_a_stochastic_decoder_is_refused(reach_env):
     noisy = DIFFUSION | {"eta": 1.0}
     with pytest.raises(GenpolicyError, match="initial noise"):
         make(reach_env, noisy)
+
+
+@pytest.mark.parametrize(
+    "decoder", [DIFFUSION | {"tuned_steps": 5}, FLOW | {"initial_noise": 0.0}], ids=str
+)
+def test_a_decoder_that_cannot_be_taught_from_noise_is_refused(reach_env, decoder):
+    with pytest.raises(GenpolicyError, match="taught again"):
+        make(reach_env, decoder)
+
+
+def test_the_seed_alone_decides_the_encoder(reach_env):
+    base = build_policy(FLOW, PolicySpec(reach_env.spec, obs_steps=1, chunk=1, exec_steps=1))
+    encoders = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        encoders.append(GoRL(base, reach_env, GoRLConfig(**SMALL), 3).policy.net.state_dict())
+    for name, value in encoders[0].items():
+        assert torch.equal(value, encoders[1][name])
