@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from genpolicy.finetune.on_policy import OnPolicy, OnPolicyConfig, Record
+from genpolicy.finetune.rollout import at_least_one
 from genpolicy.policies.diffusion import DiffusionPolicy
-from genpolicy.spec import GenpolicyError, VecEnv
+from genpolicy.spec import VecEnv
 
 # Per-scalar log-probabilities are cut to this range before averaging, as in the paper's code: one
 # freak draw cannot dominate a chunk.
@@ -58,8 +59,7 @@ class DPPOConfig(OnPolicyConfig):
     def __post_init__(self) -> None:
         """Refuse a chain of which nothing is tuned."""
         super().__post_init__()
-        if self.tuned_steps < 1:
-            raise GenpolicyError(f"algo.tuned_steps={self.tuned_steps} must be at least 1")
+        at_least_one(self, "tuned_steps")
 
 
 def clip_widths(steps: int, clip: float, base: float, rate: float) -> Tensor:

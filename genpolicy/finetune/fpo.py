@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.finetune.on_policy import OnPolicy, OnPolicyConfig, Record
+from genpolicy.finetune.rollout import at_least_one
 from genpolicy.policies.flow import FlowPolicy, time_grid
 from genpolicy.spec import GenpolicyError, VecEnv
 
@@ -70,8 +71,7 @@ class FPOConfig(OnPolicyConfig):
                 raise GenpolicyError(
                     f"algo.{name}={getattr(self, name)!r} is unknown: choose one of {known}"
                 )
-        if self.pairs < 1:
-            raise GenpolicyError(f"algo.pairs={self.pairs} must be at least 1")
+        at_least_one(self, "pairs")
         if not (self.explore_std >= 0 and self.log_ratio_limit > 0 and self.loss_limit > 0):
             raise GenpolicyError(
                 "algo: explore_std must not be negative, log_ratio_limit and loss_limit positive"

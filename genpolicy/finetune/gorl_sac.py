@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genpolicy.finetune.replay import Replay
-from genpolicy.finetune.rollout import Rollout, RolloutConfig
+from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one
 from genpolicy.finetune.stages import DECODERS, Stages, StagesConfig, latent
 from genpolicy.interfaces import Metrics
 from genpolicy.policies.base import ChunkPolicy
@@ -77,9 +77,7 @@ class GoRLSACConfig(StagesConfig, RolloutConfig):
         """Refuse what cannot learn."""
         super().__post_init__()
         self.check_stages()
-        for name in ("updates", "batch_size", "capacity", "critics"):
-            if getattr(self, name) < 1:
-                raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
+        at_least_one(self, "updates", "batch_size", "capacity", "critics")
         if not 0 < self.tau <= 1:
             raise GenpolicyError(f"algo.tau={self.tau} must lie in (0, 1]")
         if not self.alpha > 0:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from genpolicy.finetune.critic import Critic
-from genpolicy.finetune.rollout import Rollout, RolloutConfig
+from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one
 from genpolicy.finetune.surrogate import SURROGATES
 from genpolicy.interfaces import Metrics
 from genpolicy.runs import distributed, seeding
@@ -92,9 +92,7 @@ class OnPolicyConfig(RolloutConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot learn."""
         super().__post_init__()
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
+        at_least_one(self, "epochs", "batch_size")
         if self.objective not in SURROGATES:
             raise GenpolicyError(
                 f"algo.objective={self.objective!r} is unknown: choose one of {list(SURROGATES)}"

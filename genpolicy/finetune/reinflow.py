@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.finetune.on_policy import OnPolicy, OnPolicyConfig, Record
+from genpolicy.finetune.rollout import at_least_one
 from genpolicy.policies.flow import FlowPolicy, time_grid
 from genpolicy.policies.nets.mlp import sinusoidal
 from genpolicy.spec import GenpolicyError, VecEnv
@@ -57,8 +58,7 @@ class ReinFlowConfig(OnPolicyConfig):
             raise GenpolicyError(
                 f"algo.noise_std={list(self.noise_std)} must be two rising positive numbers"
             )
-        if self.noise_hidden < 1:
-            raise GenpolicyError(f"algo.noise_hidden={self.noise_hidden} must be at least 1")
+        at_least_one(self, "noise_hidden")
 
 
 class NoiseNet(nn.Module):

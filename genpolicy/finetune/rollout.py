@@ -23,6 +23,17 @@ Act = Callable[[int, Tensor], NDArray[Any]]
 MIN_STD = 1e-2
 
 
+def at_least_one(config: Any, *names: str) -> None:
+    """Refuse hyperparameters below 1.
+
+    Raises:
+        GenpolicyError: the first of ``names`` that is.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise GenpolicyError(f"algo.{name}={getattr(config, name)} must be at least 1")
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """How experience is gathered.
@@ -42,8 +53,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         """Refuse an empty rollout."""
-        if self.rollout_steps < 1:
-            raise GenpolicyError(f"algo.rollout_steps={self.rollout_steps} must be at least 1")
+        at_least_one(self, "rollout_steps")
 
 
 class Rollout:

@@ -22,6 +22,7 @@ from torch import Tensor
 from genpolicy.data.collect import collect_episodes
 from genpolicy.data.demonstrations import Demonstrations, Episode
 from genpolicy.data.windows import ChunkDataset
+from genpolicy.finetune.rollout import at_least_one
 from genpolicy.policies import build_policy
 from genpolicy.policies.base import ChunkPolicy
 from genpolicy.policies.diffusion import DiffusionPolicy
@@ -80,9 +81,7 @@ class StagesConfig:
             raise GenpolicyError(f"algo.stages: at most {MAX_STAGES}, and these are more")
         if not 0 < self.refine_keep <= 1:
             raise GenpolicyError(f"algo.refine_keep={self.refine_keep} must lie in (0, 1]")
-        for name in ("refine_episodes", "refine_steps", "refine_batch_size"):
-            if getattr(self, name) < 1:
-                raise GenpolicyError(f"algo.{name}={getattr(self, name)} must be at least 1")
+        at_least_one(self, "refine_episodes", "refine_steps", "refine_batch_size")
         if not self.refine_lr > 0:
             raise GenpolicyError(f"algo.refine_lr={self.refine_lr} must be positive")
 
@@ -130,8 +129,11 @@ class Stages:
         if distributed.world_size() > 1:  # every rank would choose its own best encoder
             raise GenpolicyError("GoRL runs in one process: start it without torchrun")
         self.policy, self.env, self.config, self.seed = policy, env, config, seed
-        self.number = self.iterations = 0  # of this stage, and done in it
-        self.recent: deque[float] = deque(maxlen=env.num_envs)  # returns of its last episodes
+        self._begin(0)
+
+    def _begin(self, number: int) -> None:
+        self.number, self.iterations = number, 0  # of this stage, and done in it
+        self.recent: deque[float] = deque(maxlen=self.env.num_envs)  # returns of last episodes
         self.best_return = -math.inf
         self.best: dict[str, Tensor] = {}  # the encoder that reached it
 
@@ -166,13 +168,7 @@ class Stages:
         if self.best:
             self.policy.net.load_state_dict(self.best)
         dataset, env_steps = self._record()
-        self.number, self.iterations, self.best_return, self.best = (
-            self.number + 1,
-            0,
-            -math.inf,
-            {},
-        )
-        self.recent.clear()
+        self._begin(self.number + 1)
         c, policy, (seed, _, _) = self.config, self.policy, self.seeds
         seeding.seed_torch(seed)
         decoder = build_policy(policy.config.decoder, policy.spec).to(policy.device)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from training import run
 
 from genpolicy.finetune.dppo import DPPO, DPPOConfig, clip_widths
 from genpolicy.finetune.surrogate import clip
@@ -21,13 +22,6 @@ def make_dppo(env, seed=0, **config):
     defaults = {"rollout_steps": 8, "batch_size": 32, "epochs": 2, "critic_warmup": 0}
     defaults |= {"critic_hidden": (32, 32, 32)}
     return DPPO(make_base(env), env, DPPOConfig(**defaults | config), seed)
-
-
-def run(algorithm, iterations):
-    for _ in range(iterations):
-        algorithm.collect()
-        algorithm.update()
-    return algorithm.metrics()
 
 
 @pytest.mark.parametrize(

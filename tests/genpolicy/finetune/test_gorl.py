@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from training import run
 
 from genpolicy.finetune.gorl import GoRL, GoRLConfig
 from genpolicy.policies import build_policy
@@ -27,13 +28,6 @@ def make(env, decoder=FLOW, seed=0, chunk=1, base=None, **config):
     spec = PolicySpec(env.spec, obs_steps=1, chunk=chunk, exec_steps=chunk)
     config = GoRLConfig(**SMALL | {"identity": True, "normalize_obs": True} | config)
     return GoRL(base or build_policy(decoder, spec), env, config, seed)
-
-
-def run(algorithm, iterations):
-    for _ in range(iterations):
-        algorithm.collect()
-        algorithm.update()
-    return algorithm.metrics()
 
 
 @pytest.mark.parametrize("decoder", [FLOW, DIFFUSION], ids=["flow", "diffusion"])

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from training import run
 
 from genpolicy.finetune.gorl_sac import GoRLSAC, GoRLSACConfig
 from genpolicy.interfaces import Algorithm
@@ -25,13 +26,6 @@ def make(env, seed=0, base=None, **config):
     options = {"identity": True, "normalize_obs": True, "stagger": True}
     config = GoRLSACConfig(**SMALL | options | config)
     return GoRLSAC(base or build_policy(FLOW, spec), env, config, seed)
-
-
-def run(algorithm, iterations):
-    for _ in range(iterations):
-        algorithm.collect()
-        algorithm.update()
-    return algorithm.metrics()
 
 
 def test_the_replay_holds_what_happened_in_task_units(reach_env):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from training import run
 
 from genpolicy.finetune import ALGORITHMS, build_algorithm
 from genpolicy.interfaces import Algorithm
@@ -40,13 +41,6 @@ def make(env, variant, seed=0, **changes):
     kind, algo, config = VARIANTS[variant]
     config = ALGORITHMS[algo][1](**SMALL | config | changes)
     return build_algorithm(algo, make_policy(env, kind), env, config, seed)
-
-
-def run(algorithm, iterations):
-    for _ in range(iterations):
-        algorithm.collect()
-        algorithm.update()
-    return algorithm.metrics()
 
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
