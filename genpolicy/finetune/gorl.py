@@ -83,7 +83,6 @@ class GoRL(PPO):
 
     def update(self) -> None:
         """PPO; at the end of a stage also the new decoder."""
-        self.stages.remember_best(self.rollout.returns())
         super().update()
         if self.stages.over():
             self._metrics["gorl/decoder_loss"] = self._next_stage()

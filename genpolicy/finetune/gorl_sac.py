@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genpolicy.finetune.replay import Replay
-from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one
+from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one, positive
 from genpolicy.finetune.stages import DECODERS, Stages, StagesConfig, latent
 from genpolicy.interfaces import Metrics
 from genpolicy.policies.base import ChunkPolicy
@@ -77,11 +77,19 @@ class GoRLSACConfig(StagesConfig, RolloutConfig):
         """Refuse what cannot learn."""
         super().__post_init__()
         self.check_stages()
-        at_least_one(self, "updates", "batch_size", "capacity", "critics")
+        at_least_one(self, "updates", "batch_size", "critics")
+        positive(self, "alpha", "actor_lr", "critic_lr")
         if not 0 < self.tau <= 1:
             raise GenpolicyError(f"algo.tau={self.tau} must lie in (0, 1]")
-        if not self.alpha > 0:
-            raise GenpolicyError(f"algo.alpha={self.alpha} must be positive")
+        if self.alpha_lr < 0:
+            raise GenpolicyError(f"algo.alpha_lr={self.alpha_lr}: 0 keeps alpha, less is no rate")
+        if not self.critic_hidden or min(self.critic_hidden) < 1:
+            raise GenpolicyError(f"algo.critic_hidden={list(self.critic_hidden)} needs a layer")
+        if self.capacity < self.learning_starts:
+            raise GenpolicyError(
+                f"algo.capacity={self.capacity} must hold algo.learning_starts="
+                f"{self.learning_starts} transitions: it would never learn"
+            )
 
 
 class GoRLSAC:
@@ -91,6 +99,11 @@ class GoRLSAC:
 
     def __init__(self, base: ChunkPolicy, env: VecEnv, config: GoRLSACConfig, seed: int) -> None:
         self.config = c = config
+        if (rows := c.rollout_steps * env.num_envs) > c.capacity:
+            raise GenpolicyError(
+                f"algo.capacity={c.capacity} does not hold one iteration: {rows} transitions of "
+                f"{env.num_envs} environments"
+            )
         self.policy = latent(base, c, seed)
         self.rng = self.policy.rng = np.random.default_rng(seed)
         self.device = self.policy.device
@@ -124,12 +137,12 @@ class GoRLSAC:
 
     @torch.no_grad()
     def collect(self) -> None:
-        """Explore for ``rollout_steps`` chunks, and remember them in task units."""
+        """Explore for ``rollout_steps`` chunks; remember them in task units: statistics move on."""
         self.rollout.collect(self._act)
-        r, normalizer = self.rollout, self.policy.normalizer  # whose statistics may still move
+        r = self.rollout
         self.replay.add(
-            obs=normalizer.unrows(r.obs.flatten(0, 1)),
-            next_obs=normalizer.unrows(r.final_obs.flatten(0, 1)),
+            obs=r.seen.flatten(0, 1),
+            next_obs=r.seen_final.flatten(0, 1),
             z=self._z.flatten(0, 1),
             reward=torch.from_numpy(r.reward.flatten()).to(self.device),
             goes_on=torch.from_numpy(~r.terminated.flatten()).to(self.device),
@@ -154,7 +167,6 @@ class GoRLSAC:
     def update(self) -> None:
         """``updates`` gradient steps; at the end of a stage also the new decoder."""
         c = self.config
-        self.stages.remember_best(self.rollout.returns())
         if len(self.replay) >= c.learning_starts:
             rows = [
                 self._step(self.replay.sample(self.rng, c.batch_size)) for _ in range(c.updates)

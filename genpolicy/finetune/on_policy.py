@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from genpolicy.finetune.critic import Critic
-from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one
+from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one, positive
 from genpolicy.finetune.surrogate import SURROGATES
 from genpolicy.interfaces import Metrics
 from genpolicy.runs import distributed, seeding
@@ -97,8 +97,7 @@ class OnPolicyConfig(RolloutConfig):
             raise GenpolicyError(
                 f"algo.objective={self.objective!r} is unknown: choose one of {list(SURROGATES)}"
             )
-        if not self.clip > 0:
-            raise GenpolicyError(f"algo.clip={self.clip} must be positive")
+        positive(self, "clip", "actor_lr", "critic_lr")
 
 
 class OnPolicy(ABC):

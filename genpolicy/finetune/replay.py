@@ -58,10 +58,13 @@ class Replay:
         return {"rows": filled, "added": self._added}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with the same transitions in the same places."""
-        self._rows, self._added = {}, int(state["added"])
-        for name, value in state["rows"].items():
-            self._rows[name] = torch.zeros(
-                (self.capacity, *value.shape[1:]), dtype=value.dtype, device=self.device
-            )
-            self._rows[name][: len(value)] = value
+        """Continue with the same transitions, in the same places unless the capacity is another."""
+        self._rows, self._added = {}, 0
+        rows, added = state["rows"], int(state["added"])
+        count = len(next(iter(rows.values()), ()))
+        if self.capacity < count or count < min(added, self.capacity):  # the oldest first
+            rows = {k: v.roll(-(added % count), 0)[-self.capacity :] for k, v in rows.items()}
+            added = min(count, self.capacity)
+        if rows:
+            self.add(**rows)
+        self._added = added

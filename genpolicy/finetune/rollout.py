@@ -34,6 +34,17 @@ def at_least_one(config: Any, *names: str) -> None:
             raise GenpolicyError(f"algo.{name}={getattr(config, name)} must be at least 1")
 
 
+def positive(config: Any, *names: str) -> None:
+    """Refuse hyperparameters that are not above 0.
+
+    Raises:
+        GenpolicyError: the first of ``names`` that is not.
+    """
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise GenpolicyError(f"algo.{name}={getattr(config, name)} must be positive")
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """How experience is gathered.
@@ -59,9 +70,10 @@ class RolloutConfig:
 class Rollout:
     """T chunk steps of E environments; episodes run on across rollouts.
 
-    Observations are stored normalised, so acting and learning see the same numbers and the first
-    PPO ratio is 1. The statistics are the pretrained policy's; from scratch (``adaptive``) they
-    are running ones, which move in ``adapt`` only: after the update, before the next rollout.
+    Observations are stored in task units (``seen``, ``seen_final``, ``[T, E, To, D]``) and as they
+    were normalised when they were acted on, so acting and learning see the same numbers and the
+    first PPO ratio is 1. The statistics are the pretrained policy's; from scratch (``adaptive``)
+    they are running ones, which move in ``adapt`` only: after the update, before the next rollout.
     """
 
     def __init__(
@@ -71,13 +83,15 @@ class Rollout:
         device = normalizer.obs_mid.device
         self.env, self.normalizer, self.steps = env, normalizer, steps
         self.obs = torch.zeros(*shape, obs_dim, device=device)
+        history = (obs_dim // env.spec.obs_dim, env.spec.obs_dim)
+        self.seen = torch.zeros(*shape, *history, device=device)
+        self.seen_final = torch.zeros_like(self.seen)
         self.final_obs = torch.zeros_like(self.obs)
         self.reward = np.zeros(shape, dtype=np.float32)
         self.terminated = np.zeros(shape, dtype=bool)
         self.truncated = np.zeros(shape, dtype=bool)
         self.env_steps = 0
         self.moments = RunningMoments(env.spec.obs_dim) if adaptive else None
-        self._seen = torch.zeros(*shape, env.spec.obs_dim) if adaptive else None  # task units
         self._next: Observation | None = None
         self._return, self._length = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
         self._ended: list[NDArray[Any]] = []
@@ -103,33 +117,30 @@ class Rollout:
         """Fill the storage; ``act`` may store whatever else its method needs per step."""
         assert self._next is not None, "reset before collect"
         self._ended, steps = [], 0
-        obs = self._normalize(self._next)
+        seen = self._flatten(self._next)
         for t in range(self.steps):
-            self.obs[t] = obs
-            if self._seen is not None:
-                self._seen[t] = self.normalizer.flatten(self._tensors(self._next))[:, -1]
-            result = self.env.step(act(t, obs))
-            self._next, obs = result.obs, self._normalize(result.obs)
-            self.final_obs[t] = self._normalize(result.final_obs) if result.done.any() else obs
+            self.seen[t], self.obs[t] = seen, self.normalizer.rows(seen)
+            result = self.env.step(act(t, self.obs[t]))
+            self._next, seen = result.obs, self._flatten(result.obs)
+            self.seen_final[t] = self._flatten(result.final_obs) if result.done.any() else seen
             self.reward[t] = result.reward
             self.terminated[t], self.truncated[t] = result.terminated, result.truncated
             steps += int(result.steps.sum())
             self._count_episodes(result.reward, result.steps, result.done, result.success)
+        self.final_obs = self.normalizer.rows(self.seen_final.flatten(0, 1)).view_as(self.obs)
         ranks = distributed.world_size()
         self.env_steps += round(float(distributed.mean(torch.tensor(float(steps)))) * ranks)
 
     def adapt(self) -> None:
         """Fold the observations of this rollout into the statistics (adaptive ones only)."""
-        if self.moments is None or self._seen is None:
+        if self.moments is None:
             return
-        self.moments.update(self._seen.numpy())
+        self.moments.update(self.seen[:, :, -1].cpu().numpy())
         self.normalizer.set_obs(self.moments.mean, np.maximum(self.moments.std, MIN_STD))
 
-    def _tensors(self, obs: Observation) -> dict[str, Tensor]:
-        return {key: torch.from_numpy(value).to(self.obs.device) for key, value in obs.items()}
-
-    def _normalize(self, obs: Observation) -> Tensor:
-        return self.normalizer.obs(self._tensors(obs))
+    def _flatten(self, obs: Observation) -> Tensor:
+        tensors = {key: torch.from_numpy(value).to(self.obs.device) for key, value in obs.items()}
+        return self.normalizer.flatten(tensors)
 
     def _count_episodes(
         self, reward: NDArray[Any], steps: NDArray[Any], done: NDArray[Any], success: NDArray[Any]
@@ -141,17 +152,9 @@ class Rollout:
             self._ended.append(np.stack([self._return[whole], self._length[whole], success[whole]]))
             self._return[done], self._length[done] = 0, 0
 
-    def returns(self) -> list[float]:
-        """Of the episodes that ended in this rollout."""
-        return self._finished()[0].tolist()
-
-    def _finished(self) -> NDArray[Any]:
-        """Return, length and success of each of them, ``[3, K]``."""
-        return np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)
-
     def metrics(self) -> Metrics:
         """Means over the episodes that ended in this rollout (none: no entries)."""
-        returns, lengths, success = self._finished()
+        returns, lengths, success = np.concatenate([np.zeros((3, 0)), *self._ended], axis=1)
         if not returns.size:
             return {}
         metrics = {

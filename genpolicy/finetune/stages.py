@@ -1,28 +1,26 @@
 """The decoder's half of GoRL (arXiv 2512.02581): what ends a stage, whatever optimised the encoder.
 
-The best encoder of the stage acts once more; a fresh decoder imitates its *actions* from noise of
-its own, ε ~ N(0, I), independent of the z that led to them. (Paired with those z, it would learn
-to be the decoder that it replaces.) Then the encoder starts again at the prior, so that the next
-stage begins as N(0, I) → g, which is what the last one ended with.
+The encoder acts once more; a fresh decoder imitates its *actions* from noise of its own,
+ε ~ N(0, I), independent of the z that led to them. (Paired with those z, it would learn to be the
+decoder that it replaces.) Then the encoder starts again at the prior, so that the next stage begins
+as N(0, I) → g, which is what the last one ended with.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from genpolicy.data.collect import collect_episodes
 from genpolicy.data.demonstrations import Demonstrations, Episode
 from genpolicy.data.windows import ChunkDataset
-from genpolicy.finetune.rollout import at_least_one
+from genpolicy.finetune.rollout import at_least_one, positive
 from genpolicy.policies import build_policy
 from genpolicy.policies.base import ChunkPolicy
 from genpolicy.policies.diffusion import DiffusionPolicy
@@ -34,8 +32,8 @@ from genpolicy.spec import GenpolicyError, Observation, StepResult, VecEnv
 
 DECODERS = (FlowPolicy.name, DiffusionPolicy.name, LatentPolicy.name)
 STATES, MAX_STAGES = 100_000, 9  # initial states of a stage, at most: as many as seeds are apart
-# What the encoder means is recorded to here, in units of x, of which 1 is the limit. The decoder
-# learns how far beyond a limit an action is, and is not asked to follow a Gaussian's outliers.
+# What the encoder means is recorded up to this many times the actuators' range: the decoder learns
+# how far beyond a limit an action is, and is not asked to follow a Gaussian's outliers.
 MEANT = 2.0
 
 
@@ -82,13 +80,24 @@ class StagesConfig:
         if not 0 < self.refine_keep <= 1:
             raise GenpolicyError(f"algo.refine_keep={self.refine_keep} must lie in (0, 1]")
         at_least_one(self, "refine_episodes", "refine_steps", "refine_batch_size")
-        if not self.refine_lr > 0:
-            raise GenpolicyError(f"algo.refine_lr={self.refine_lr} must be positive")
+        positive(self, "refine_lr")
 
 
 def latent(base: ChunkPolicy, config: StagesConfig, seed: int) -> LatentPolicy:
-    """An untrained encoder in front of ``base``, or ``base`` where it has one."""
+    """An untrained encoder in front of ``base``, or ``base`` where it has one.
+
+    Raises:
+        GenpolicyError: The encoder that ``base`` has is of another shape.
+    """
     if isinstance(base, LatentPolicy):
+        for key in ("hidden", "activation"):
+            has, wanted = getattr(base.config, key), getattr(config, f"encoder_{key}")
+            if has != wanted:
+                raise GenpolicyError(
+                    f"algo.encoder_{key}={_shown(wanted)}, and the encoder that training starts "
+                    f"from has {_shown(has)}: set algo.encoder_{key}={_shown(has)}"
+                )
+        base.config = replace(base.config, execute_std=config.execute_std)
         return base
     encoder = LatentConfig(
         hidden=config.encoder_hidden,
@@ -101,18 +110,25 @@ def latent(base: ChunkPolicy, config: StagesConfig, seed: int) -> LatentPolicy:
         return LatentPolicy.around(base, encoder)
 
 
+def _shown(value: Any) -> str:
+    return str(list(value)).replace(" ", "") if isinstance(value, tuple) else str(value)
+
+
 class _Bounded:
-    """``env`` for actions that it has to cut at the limits itself."""
+    """``env`` for actions that it has to cut at the limits itself; counts its control steps."""
 
     def __init__(self, env: VecEnv) -> None:
         self.env, self.spec, self.num_envs = env, env.spec, env.num_envs
         self.reset, self.get_state, self.set_state = env.reset, env.get_state, env.set_state
         self.close = env.close
+        self.env_steps = 0
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """One chunk in each environment."""
         action = self.spec.action
-        return self.env.step(np.clip(actions, action.low, action.high))
+        result = self.env.step(np.clip(actions, action.low, action.high))
+        self.env_steps += int(result.steps.sum())
+        return result
 
 
 class Stages:
@@ -126,16 +142,10 @@ class Stages:
     """
 
     def __init__(self, policy: LatentPolicy, env: VecEnv, config: StagesConfig, seed: int) -> None:
-        if distributed.world_size() > 1:  # every rank would choose its own best encoder
+        if distributed.world_size() > 1:  # every rank would record, and teach a decoder of its own
             raise GenpolicyError("GoRL runs in one process: start it without torchrun")
         self.policy, self.env, self.config, self.seed = policy, env, config, seed
-        self._begin(0)
-
-    def _begin(self, number: int) -> None:
-        self.number, self.iterations = number, 0  # of this stage, and done in it
-        self.recent: deque[float] = deque(maxlen=self.env.num_envs)  # returns of last episodes
-        self.best_return = -math.inf
-        self.best: dict[str, Tensor] = {}  # the encoder that reached it
+        self.number, self.iterations = 0, 0  # of this stage, and done in it
 
     @property
     def seeds(self) -> tuple[int, int, int]:
@@ -143,15 +153,6 @@ class Stages:
         shift = self.number * STATES
         train, record = (seeding.env_seed(self.seed, p) + shift for p in ("train", "collect"))
         return self.seed + 1000 * self.number, train, record
-
-    def remember_best(self, returns: Iterable[float]) -> None:
-        """Keep the encoder that has just acted if its last N episodes were the best so far."""
-        self.recent.extend(returns)
-        full = len(self.recent) == self.recent.maxlen
-        if full and (mean := float(np.mean(self.recent))) > self.best_return:
-            weights = self.policy.net.state_dict()
-            self.best = {name: value.clone() for name, value in weights.items()}
-            self.best_return = mean
 
     def over(self) -> bool:
         """Count one more iteration; whether it was the last of a stage."""
@@ -165,10 +166,8 @@ class Stages:
         Returns:
             The new decoder's loss, and the control steps that its data took.
         """
-        if self.best:
-            self.policy.net.load_state_dict(self.best)
         dataset, env_steps = self._record()
-        self._begin(self.number + 1)
+        self.number, self.iterations = self.number + 1, 0
         c, policy, (seed, _, _) = self.config, self.policy, self.seeds
         seeding.seed_torch(seed)
         decoder = build_policy(policy.config.decoder, policy.spec).to(policy.device)
@@ -189,8 +188,9 @@ class Stages:
     def _record(self) -> tuple[ChunkDataset, int]:
         """Windows of whole episodes of the policy as it explores, and their control steps."""
         episodes: list[Episode] = []
-        stats = collect_episodes(
-            _Bounded(self.env), self._intend, self.config.refine_episodes, episodes.append,
+        env = _Bounded(self.env)
+        collect_episodes(
+            env, self._intend, self.config.refine_episodes, episodes.append,
             seed=self.seeds[2], success_only=False,
         )  # fmt: skip
         episodes.sort(key=lambda episode: -episode.rewards.sum())
@@ -198,7 +198,7 @@ class Stages:
         spec = self.policy.spec
         demos = Demonstrations.from_episodes(kept, spec.task)
         dataset = ChunkDataset(demos, spec.obs_steps, spec.chunk, self.policy.device)
-        return dataset, stats.env_steps
+        return dataset, env.env_steps
 
     @torch.inference_mode()
     def _intend(self, obs: Observation) -> NDArray[np.float32]:
@@ -207,15 +207,15 @@ class Stages:
         tensors = {k: torch.from_numpy(v).to(policy.device) for k, v in obs.items()}
         noise = policy.draw_noise(self.env.num_envs, deterministic=False)
         x = policy.generate(policy.normalizer.obs(tensors), noise, False)[:, 0]
-        actions = policy.unbounded_actions(x.clamp(-MEANT, MEANT))
+        low, high = policy.action_low, policy.action_high
+        beyond = (MEANT - 1) / 2 * (high - low)
+        actions = policy.unbounded_actions(x).clamp(low - beyond, high + beyond)
         return actions[:, : policy.spec.exec_steps].cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands."""
-        names = ("number", "iterations", "best_return", "best")
-        return {name: getattr(self, name) for name in names} | {"recent": list(self.recent)}
+        return {"number": self.number, "iterations": self.iterations}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue there."""
-        for name, value in state.items():
-            setattr(self, name, deque(value, self.recent.maxlen) if name == "recent" else value)
+        self.number, self.iterations = state["number"], state["iterations"]

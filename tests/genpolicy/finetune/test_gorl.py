@@ -30,6 +30,15 @@ def make(env, decoder=FLOW, seed=0, chunk=1, base=None, **config):
     return GoRL(base or build_policy(decoder, spec), env, config, seed)
 
 
+def put_encoder(policy, mean, std):
+    """Make the encoder N(mean, std²) everywhere."""
+    with torch.no_grad():
+        last = policy.net.trunk.out
+        last.weight.zero_()
+        raw = torch.tensor(std).expm1().log() - policy.net.offset
+        last.bias.copy_(torch.tensor([*mean, *[raw] * len(mean)]))
+
+
 @pytest.mark.parametrize("decoder", [FLOW, DIFFUSION], ids=["flow", "diffusion"])
 def test_a_new_decoder_gives_the_actions_of_the_last_stage_to_plain_noise(reach_env, decoder):
     """From N(0, 1), not from the z that the encoder chose: with those it would stay an identity.
@@ -37,11 +46,7 @@ def test_a_new_decoder_gives_the_actions_of_the_last_stage_to_plain_noise(reach_
     The second action lies beyond its limit: what is learned is what the encoder meant.
     """
     algorithm = make(reach_env, decoder, stages=(1,), refine_steps=600, actor_lr=1e-9)
-    with torch.no_grad():  # an encoder far from the prior: N((0.5, 1.5), 0.15²)
-        last = algorithm.policy.net.trunk.out
-        last.weight.zero_()
-        raw = torch.tensor(0.15).expm1().log() - algorithm.policy.net.offset
-        last.bias.copy_(torch.tensor([0.5, 1.5, raw, raw]))
+    put_encoder(algorithm.policy, (0.5, 1.5), 0.15)  # far from the prior
     run(algorithm, 1)
     assert algorithm.stages.number == 1 and not algorithm.policy.config.identity
     x = algorithm.policy.decode(torch.randn(500, 4).clamp(-2, 2), torch.randn(500, 1, 2))
@@ -80,16 +85,36 @@ def test_switches_keep_encoder_critic_and_decoder(reach_env):
             torch.testing.assert_close(value, before[name])
 
 
-def test_the_best_encoder_of_a_stage_acts_once_more(reach_env):
-    algorithm = make(reach_env, stages=(50,))
-    run(algorithm, 6)
-    assert len(algorithm.stages.recent) == 16 and algorithm.stages.best_return >= 0
-    assert algorithm.stages.best.keys() == algorithm.policy.net.state_dict().keys()
-    kept = {name: value.clone() for name, value in algorithm.stages.best.items()}
-    algorithm.stages.best_return = 1e9  # nothing can be better
+def test_recordings_reach_twice_the_limits_whatever_the_units_of_the_policy_are(reach_env):
+    spec = PolicySpec(reach_env.spec, obs_steps=1, chunk=1, exec_steps=1)
+    base = build_policy(FLOW, spec)
+    base.normalizer.action_scale.fill_(0.25)  # of demonstrations that use a quarter of the range
+    algorithm = make(reach_env, base=base)
+    put_encoder(algorithm.policy, (6.0, -12.0), 1e-3)
+    actions = algorithm.stages._intend(reach_env.reset(0))
+    expected = torch.tensor([1.5, -2.0]).expand(reach_env.num_envs, 1, 2)
+    torch.testing.assert_close(torch.from_numpy(actions), expected, atol=0.01, rtol=0)
+
+
+def test_every_control_step_of_the_recordings_counts(reach_env, monkeypatch):
+    algorithm = make(reach_env, stages=(1,), refine_steps=1)
+    executed, step = [], reach_env.step
+
+    def counted(actions):
+        executed.append(result := step(actions))
+        return result
+
+    monkeypatch.setattr(reach_env, "step", counted)
     run(algorithm, 1)
-    for name, value in algorithm.stages.best.items():
-        torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+    assert algorithm.env_steps == sum(result.steps.sum() for result in executed)
+
+
+def test_training_goes_on_from_a_latent_policy_as_it_was_asked_to(reach_env):
+    base = make(reach_env).policy
+    again = make(reach_env, base=base, execute_std=0.5)
+    assert again.policy.config.execute_std == 0.5
+    with pytest.raises(GenpolicyError, match=r"set algo.encoder_hidden=\[32,32,32\]"):
+        make(reach_env, base=base, encoder_hidden=(64, 64, 64))
 
 
 def test_only_the_best_episodes_are_kept(reach_env):

@@ -29,8 +29,9 @@ def make(env, seed=0, base=None, **config):
 
 
 def test_the_replay_holds_what_happened_in_task_units(reach_env):
-    algorithm = make(reach_env, learning_starts=10**6)
+    algorithm = make(reach_env, learning_starts=10**5)
     assert isinstance(algorithm, Algorithm)
+    algorithm.policy.normalizer.obs_scale.fill_(0.01)  # cuts what the encoder sees at 0.05
     run(algorithm, 5)
     drawn = algorithm.replay.sample(np.random.default_rng(0), 300)
     position, goal = drawn["obs"][:, 0].split(2, dim=1)
@@ -93,7 +94,25 @@ def test_a_run_stopped_in_any_stage_goes_on_bit_for_bit(reach_env, stop):
     assert straight.stages.number == resumed.stages.number == 2
 
 
-@pytest.mark.parametrize("bad", [{"tau": 0.0}, {"alpha": 0.0}, {"updates": 0}], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"tau": 0.0},
+        {"alpha": 0.0},
+        {"updates": 0},
+        {"alpha_lr": -1.0},
+        {"actor_lr": 0.0},
+        {"critic_lr": float("nan")},
+        {"critic_hidden": ()},
+        {"capacity": 4999},
+    ],
+    ids=str,
+)
 def test_impossible_configurations_are_refused(bad):
     with pytest.raises(GenpolicyError, match=next(iter(bad))):
         GoRLSACConfig(**bad)
+
+
+def test_a_replay_too_small_for_one_iteration_is_refused(reach_env):
+    with pytest.raises(GenpolicyError, match=r"algo.capacity=15 does not hold one iteration: 16"):
+        make(reach_env, capacity=15, learning_starts=1)

@@ -141,7 +141,7 @@ def test_running_statistics_move_between_rollouts_only(reach_env):
     algorithm.collect()
     assert (scale == 1).all()
     algorithm.update()
-    seen = algorithm.rollout._seen.flatten(0, 1)
+    seen = algorithm.rollout.seen[:, :, -1].flatten(0, 1)
     torch.testing.assert_close(scale, seen.std(0, correction=0), rtol=1e-5, atol=1e-6)
     run(algorithm, 20)
     # positions and goals start uniform in [-1, 1]; goals stay there: std 1/√3

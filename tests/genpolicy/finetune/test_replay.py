@@ -48,6 +48,19 @@ def test_a_restored_replay_goes_on_in_the_same_places():
     assert torch.equal(*draws)
 
 
+@given(old=st.integers(1, 8), new=st.integers(1, 8), added=st.integers(0, 20))
+def test_a_replay_of_another_capacity_takes_over_the_newest(old, new, added):
+    first, second = Replay(old), Replay(new)
+    for number in range(added):
+        first.add(**rows(number, 1))
+    second.load_state_dict(first.state_dict())
+    second.add(**rows(added, 1))
+    count = min(old, added, new - 1) + 1 if new > 1 else 1
+    drawn = second.sample(np.random.default_rng(0), 300)["number"]
+    assert len(second) == min(count, new)
+    assert set(drawn.tolist()) == set(range(added + 1 - len(second), added + 1))
+
+
 def test_more_than_there_is_room_for_is_refused():
     with pytest.raises(ValueError, match="capacity is 3"):
         Replay(3).add(**rows(0, 4))
