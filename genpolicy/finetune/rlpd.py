@@ -63,10 +63,12 @@ class RLPD(OffPolicy):
         seed: int,
         demos: Demonstrations | None = None,
     ) -> None:
+        if config.normalize_obs and policy.squash != "tanh":
+            policy = policy.fine_tunable(squash="tanh")  # nothing is learned yet that it changes
         if policy.squash != "tanh" or policy.spec.chunk != policy.spec.exec_steps:
             raise GenpolicyError(
                 "algo=rlpd trains a Gaussian policy with policy.squash=tanh that executes its "
-                "whole chunk (exec_steps = chunk)"
+                "whole chunk (exec_steps = chunk): start from another one, or from scratch"
             )
         if config.normalize_obs and demos is not None:  # from scratch: the data have a scale
             tensors = {k: torch.from_numpy(v) for k, v in demos.obs.items()}

@@ -15,7 +15,7 @@ LEARN = ["algo.learning_starts=2", "algo.batch_size=4", "algo.critic_hidden=[8]"
 METHODS = {
     "expo": ["init=base", "algo.edit_hidden=[8,8,8]", "algo.samples=2", "algo.warmup=2"],
     "idql": ["init=base", "algo.value_hidden=[8,8,8]", "algo.samples=2"],
-    "rlpd": ["policy=gaussian_small", "policy.squash=tanh", "chunk=2", "exec_steps=2"],
+    "rlpd": ["policy=gaussian_small", "chunk=2", "exec_steps=2"],
 }
 
 
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(recorded):
         (["algo=dppo", "policy=diffusion_small"], "algo=dppo learns from its own experience only"),
         (["algo=expo", "init=base", "algo.samples=0"], "algo.samples=0 must be at least 1"),
         (["algo=expo", "policy=gaussian_small"], "choose one of algo=ppo, algo=rlpd"),
-        (["algo=rlpd", "policy=gaussian_small"], "policy.squash=tanh"),
+        (["algo=rlpd", "init=medium"], "policy.squash=tanh"),
         (["algo=expo", "init=base", "task=walker2d"], "made for task 'hopper'"),
     ):
         run = ["finetune", *TASK, *SMALL, "data.path=data.hdf5", "run_dir=bad", *arguments]
