@@ -99,7 +99,7 @@ class BestOfN(OffPolicy):
 
     def act(self, obs: Tensor) -> Tensor:
         """The policy's choice."""
-        return self.policy.generate(obs, self.policy.draw_noise(len(obs)), True)[:, 0]
+        return self.actor.generate(obs, self.actor.draw_noise(len(obs)), True)[:, 0]
 
     def learn(self, batch: Rows) -> dict[str, Tensor]:
         """One step of imitation, of everything that was executed."""

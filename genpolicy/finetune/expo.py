@@ -99,7 +99,10 @@ class EXPO(BestOfN):
 
     def act(self, obs: Tensor) -> Tensor:
         """The policy's choice; the base's first sample in the warm-up."""
-        return self.propose(obs)[:, 0] if self.warming_up else super().act(obs)
+        if not self.warming_up:
+            return super().act(obs)
+        noise = self.actor.draw_noise(len(obs))["noise"]  # [E, 1, N, Tp, Da]
+        return self.actor.propose(obs, noise[:, 0, :1])[:, 0]
 
     def value(self, batch: Rows) -> Tensor:
         """Min over one pair of Q̄ at the choice of another."""

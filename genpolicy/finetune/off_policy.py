@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from genpolicy.runs.checkpoint import pack, unpack
 from genpolicy.spec import GenpolicyError, VecEnv
 from genpolicy.values.critic import CriticEnsemble, follow
 
+Gathered = tuple[Rows, Metrics, int]  # transitions, metrics of their episodes, env steps so far
 # |Q| beyond so many times the largest return that the rewards allow has diverged.
 Q_ALARM = 5.0
 
@@ -52,6 +54,8 @@ class OffPolicyConfig(RolloutConfig):
         pair: How many of them, drawn at random, a minimum is over.
         critic_lr: Their Adam learning rate.
         value_range: Lowest and highest return that the task allows: targets are cut there.
+        apart: Act in a thread of its own while the learner updates, as on hardware, which does not
+            wait: what acts is then one iteration behind.
     """
 
     rollout_steps: int = 1
@@ -69,6 +73,7 @@ class OffPolicyConfig(RolloutConfig):
     pair: int = 2
     critic_lr: float = 3e-4
     value_range: tuple[float, float] | None = None
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot learn."""
@@ -125,7 +130,12 @@ class OffPolicy(ABC):
                 f"{env.num_envs} environments"
             )
         self.policy, self.device = policy, policy.device
-        self.rng = policy.rng = np.random.default_rng([seed, 0])
+        self.rng = np.random.default_rng([seed, 0])
+        # What acts; draws of its own, so that learner and actor can run apart.
+        self.actor = copy.deepcopy(policy) if c.apart else policy
+        self.actor.rng = np.random.default_rng([seed, 1])
+        self._thread = ThreadPoolExecutor(1, "actor") if c.apart else None
+        self._ahead: Future[Gathered] | None = None  # what the actor is about to hand over
         self.rollout = Rollout(env, policy.normalizer, c.rollout_steps, policy.obs_dim)
         self.rollout.reset(seeding.env_seed(seed, "train"), bool(c.stagger))
         self._chunks = torch.zeros(
@@ -137,6 +147,8 @@ class OffPolicy(ABC):
         self.replay = Replay(c.capacity, self.device, env.num_envs)
         self._load(demos)
         self._metrics: Metrics = {}
+        self._gathered: Metrics = {}
+        self.env_steps = 0  # control steps executed for what is in the replay
 
     def _load(self, demos: Demonstrations | None) -> None:
         """Take the demonstrations in; what each method adds to a row it adds here, too."""
@@ -160,7 +172,10 @@ class OffPolicy(ABC):
 
     @abstractmethod
     def act(self, obs: Tensor) -> Tensor:
-        """Chunks ``[E, A]`` to execute at normalised observations ``[E, C]``, normalised too."""
+        """What ``self.actor`` does at normalised observations ``[E, C]``: ``[E, A]``, normalised.
+
+        Apart, it runs in another thread: nothing may be used that the learner changes.
+        """
 
     @abstractmethod
     def value(self, batch: Rows) -> Tensor:
@@ -188,22 +203,29 @@ class OffPolicy(ABC):
 
     # ---- collect -----------------------------------------------------------------------------
 
-    @property
-    def env_steps(self) -> int:
-        """Control steps executed so far, in all environments."""
-        return self.rollout.env_steps
+    def collect(self) -> None:
+        """Act for ``rollout_steps`` chunks and remember them; apart, those acted meanwhile."""
+        if self._thread is None:
+            gathered = self._gather()
+        else:
+            gathered = self._ahead.result() if self._ahead else self._gather()
+            self.actor.load_state_dict(self.policy.state_dict())
+            self._ahead = self._thread.submit(self._gather)
+        rows, self._gathered, self.env_steps = gathered
+        self.largest_reward = max(self.largest_reward, float(rows["reward"].abs().max()))
+        with torch.no_grad():
+            self.replay.add(**self.extend(rows))
 
     @torch.no_grad()
-    def collect(self) -> None:
-        """Act for ``rollout_steps`` chunks and remember them."""
+    def _gather(self) -> Gathered:
         self.rollout.collect(self._act)
         rows = of_rollout(self.rollout, self._chunks, self.config.gamma)
-        self.largest_reward = max(self.largest_reward, float(rows["reward"].abs().max()))
-        self.replay.add(**self.extend(rows))
+        rows = {name: value.clone() for name, value in rows.items()}  # the next ones overwrite
+        return rows, self.rollout.metrics(), self.rollout.env_steps
 
     def _act(self, t: int, obs: Tensor) -> NDArray[np.float32]:
         self._chunks[t] = chunks = self.act(obs)
-        policy = self.policy
+        policy = self.actor
         actions = policy.normalizer.unaction(
             chunks.unflatten(1, (policy.spec.exec_steps, -1))
         ).clamp(policy.action_low, policy.action_high)
@@ -277,7 +299,7 @@ class OffPolicy(ABC):
 
     def metrics(self) -> Metrics:
         """Of the last rollout and update."""
-        return {**self.rollout.metrics(), **self._metrics}
+        return {**self._gathered, **self._metrics}
 
     # ---- checkpoint --------------------------------------------------------------------------
 
@@ -291,10 +313,14 @@ class OffPolicy(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Weights under ``model``; everything else that continues bit for bit beside."""
+        ahead = self._ahead.result() if self._ahead else ({}, {}, 0)
         return {
             "model": pack(self.modules()),
             "rng": self.rng.bit_generator.state,
+            "actor_rng": self.actor.rng.bit_generator.state,
             "largest_reward": self.largest_reward,
+            "env_steps": self.env_steps,
+            "ahead": list(ahead),
             **{name: part.state_dict() for name, part in self.parts().items()},
         }
 
@@ -304,7 +330,12 @@ class OffPolicy(ABC):
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         self.rng.bit_generator.state = state["rng"]
-        self.largest_reward = state["largest_reward"]
+        self.actor.rng.bit_generator.state = state["actor_rng"]
+        self.largest_reward, self.env_steps = state["largest_reward"], int(state["env_steps"])
+        rows, metrics, env_steps = state["ahead"]
+        if rows:
+            self._ahead = Future()
+            self._ahead.set_result((rows, metrics, int(env_steps)))
 
 
 def adam(parameters: Any, lr: float) -> torch.optim.Adam:

@@ -91,7 +91,9 @@ class RLPD(OffPolicy):
 
     def act(self, obs: Tensor) -> Tensor:
         """As the policy explores."""
-        return self.sample(obs)[0]
+        mean, std = self.actor.distribution(obs)
+        eps = self.actor.draw_noise(len(obs))["noise"].flatten(1)
+        return squashed(mean, std, eps)[0]
 
     def value(self, batch: Rows) -> Tensor:
         """Min over a pair of Q̄ at the policy's action."""

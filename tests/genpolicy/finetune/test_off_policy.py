@@ -1,6 +1,7 @@
 """EXPO, IDQL and RLPD: their targets, that they learn, and that a stopped run goes on."""
 
 import copy
+import threading
 from dataclasses import replace
 from functools import cache
 
@@ -163,9 +164,10 @@ def test_critics_see_as_much_of_the_demonstrations_as_asked_for():
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("stop", [2, 9])
-def test_a_stopped_run_goes_on_bit_for_bit(method, stop):
-    changes = {"warmup": 5} if method == "expo" else {}
+def test_a_stopped_run_goes_on_bit_for_bit(method, stop, apart):
+    changes = {"apart": apart} | ({"warmup": 5} if method == "expo" else {})
     straight = make(method, **changes)
     run(straight, stop)
     saved, config = copy.deepcopy(straight.state_dict()), straight.policy.config_dict()
@@ -180,6 +182,43 @@ def test_a_stopped_run_goes_on_bit_for_bit(method, stop):
     for name, value in straight.state_dict()["model"].items():
         assert torch.equal(value, theirs[name]), name
     assert straight.env_steps == resumed.env_steps
+
+
+def test_apart_the_actor_steps_while_the_learner_updates(monkeypatch):
+    algorithm = make("expo", apart=True)
+    updating, stepping, met = threading.Event(), threading.Event(), []
+    update, step = algorithm.update, algorithm.rollout.env.step
+
+    def patient_update():
+        updating.set()
+        met.append(stepping.wait(60))
+        update()
+        updating.clear()
+        stepping.clear()
+
+    def patient_step(actions):  # of the robot: each waits for the other to be at work
+        if threading.current_thread() is not threading.main_thread():
+            stepping.set()
+            met.append(updating.wait(60))
+        return step(actions)
+
+    monkeypatch.setattr(algorithm, "update", patient_update)
+    monkeypatch.setattr(algorithm.rollout.env, "step", patient_step)
+    run(algorithm, 8)
+    assert len(met) == 16 and all(met)
+
+
+def test_apart_what_acts_is_one_iteration_behind():
+    algorithm = make("rlpd", apart=True)
+    run(algorithm, 10)
+    algorithm._ahead.result()
+    before = copy.deepcopy(algorithm.policy.state_dict())
+    algorithm.collect()
+    run_ahead = algorithm.actor.state_dict()
+    assert all(torch.equal(run_ahead[name], value) for name, value in before.items())
+    algorithm.update()
+    after = algorithm.policy.state_dict()
+    assert not all(torch.equal(run_ahead[name], value) for name, value in after.items())
 
 
 def test_critics_that_diverge_stop_the_run():
