@@ -1,8 +1,11 @@
 """Return against environment steps and seconds, from scratch: every method beside PPO.
 
     python benchmarks/rl_tasks.py --env-steps 500000 --out benchmarks/rl_tasks
-    python benchmarks/rl_tasks.py --folder runs/gorl --out benchmarks/gorl --env-steps 2000000 \
-        --tasks hopper_stand --methods ppo fpo ppo_prior gorl gorl_diffusion
+    python benchmarks/rl_tasks.py --folder runs/gorl --out benchmarks/gorl_hopper_stand \
+        --env-steps 2000000 --tasks hopper_stand \
+        --methods ppo fpo gorl gorl_diffusion ppo_prior ppo_entropy
+    python benchmarks/rl_tasks.py --folder runs/gorl --out benchmarks/gorl_tasks \
+        --env-steps 1000000 --tasks finger_spin cheetah_run walker_walk --methods ppo gorl
 
 Every method trains on every task with every seed for the same number of environment steps, those
 of the data for GoRL's decoders included, with the hyperparameters of

@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from genpolicy.commands.schemas import register
 from genpolicy.runs.assets import data_path
@@ -95,7 +95,9 @@ def explain(verb: str, error: Exception, overrides: Sequence[str]) -> str:
     unknown = re.search(r"Could not (?:override|append to config\.?|delete) '?([\w./@]+)'?", text)
     cause = error.__cause__
     value = re.search(r"full_key: (\S+)", str(cause)) if cause else None
-    if cause is not None and "could not be converted" in str(cause) and value:
+    if cause is not None and "is not a ListConfig" in str(cause) and value:
+        return f"{value[1]} takes a list: write {value[1]}=[A,B]"
+    if isinstance(cause, ValidationError) and value:
         return f"{value[1]}: {_first_line(cause)}"
     key = unknown[1] if unknown else _unknown_key(text, cause)
     if key:

@@ -37,6 +37,8 @@ def test_verb_help_has_examples_and_documents_every_key(cli, verb):
         (["pretrain", "iteratoins=3"], "iteratoins is not a key .* did you mean iterations"),
         (["pretrain", "algo.lrr=3"], r"algo\.lrr is not a key .* did you mean algo\.lr"),
         (["pretrain", "+extra=3", "data.path=x"], "extra is not a key"),
+        (["finetune", "algo=gorl", "algo.stages=5"], r"algo\.stages takes a list"),
+        (["finetune", "algo=gorl", "algo.stages=null"], r"algo\.stages: .* not Optional"),
         (["pretrain", "zzz=3"], "zzz is not a key of genpolicy pretrain: see .* --help"),
         (["pretrain", "task=lfit"], "task=lfit does not exist: choose one of .*lift"),
         (["finetune", "algo=ddpo"], "algo=ddpo does not exist: choose one of .*dppo"),
