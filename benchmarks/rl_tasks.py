@@ -137,7 +137,7 @@ def draw(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
     """A column per task; above against environment steps, below against seconds."""
     tasks, methods = (list(dict.fromkeys(key[part] for key in folders)) for part in (0, 1))
     figure, axes = plt.subplots(
-        2, len(tasks), figsize=(2.7 * len(tasks), 5), sharey="col", layout="constrained",
+        2, len(tasks), figsize=(2.7 * len(tasks) + 1.5, 5), sharey="col", layout="constrained",
         squeeze=False,
     )  # fmt: skip
     for column, task in enumerate(tasks):
@@ -159,7 +159,7 @@ def draw(folders: dict[tuple[str, str, int], Path], path: Path) -> None:
         axes[1, column].set(xlabel="seconds")
     axes[0, 0].set_ylabel("return (mean; band: all seeds)")
     axes[1, 0].set_ylabel("return")
-    axes[0, -1].legend(fontsize=8)
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=130)
 
 
