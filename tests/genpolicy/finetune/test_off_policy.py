@@ -271,4 +271,5 @@ def test_a_policy_that_chooses_in_another_way_is_refused():
     with pytest.raises(GenpolicyError, match="the same keys"):
         make("expo", base=base, samples=5)
     with pytest.raises(GenpolicyError, match="squash=tanh"):
-        make("rlpd", base=build_policy({"name": "gaussian", "hidden": [8, 8, 8]}, SPEC))
+        pretrained_otherwise = build_policy({"name": "gaussian", "hidden": [8, 8, 8]}, SPEC)
+        make("rlpd", base=pretrained_otherwise, normalize_obs=False)
