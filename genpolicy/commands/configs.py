@@ -170,6 +170,8 @@ class Finetune(Training):
         obs_steps: To, when starting from scratch.
         chunk: Tp, when starting from scratch.
         exec_steps: Ta, when starting from scratch.
+        data: Episodes with rewards (group) that off-policy methods learn from beside their own:
+            demonstrations, corrections by people; ``data.path=null`` for none.
     """
 
     iterations: int = 100
@@ -182,6 +184,7 @@ class Finetune(Training):
     obs_steps: int = 1
     chunk: int = 4
     exec_steps: int = 4
+    data: DataConfig = field(default_factory=lambda: DataConfig(path=None))
 
 
 @dataclass

@@ -81,6 +81,10 @@ class Normalizer(nn.Module):
         """The inverse of ``rows``, where it did not cut: ``[B, To, D]`` in task units."""
         return rows.unflatten(1, (-1, len(self.obs_mid))) * self.obs_scale + self.obs_mid
 
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """The inverse of ``flatten``: ``{name: [B, To, D]}``."""
+        return dict(zip(self.keys, flat.split(self.dims, dim=-1), strict=True))
+
     def flatten(self, obs: Mapping[str, Tensor]) -> Tensor:
         """``{name: [B, To, ...]}`` to ``[B, To, D]``, still in task units."""
         return torch.cat([obs[key].flatten(2) for key in self.keys], dim=-1)

@@ -96,11 +96,13 @@ def export(
 
 def describe_sampler(config: Mapping[str, Any]) -> dict[str, Any]:
     """How the policy of ``config_dict`` draws, for the contract: whichever of these it has."""
-    keys = ("train_steps", "eta", "solver", "initial_noise", "execute_std", "squash", "x0_range")
+    keys = ("train_steps", "eta", "solver", "initial_noise", "execute_std", "squash", "x0_range",
+            "samples", "edits", "edit_scale", "critics", "pair")  # fmt: skip
     own = {key: config[key] for key in keys if key in config}
-    if config.get("identity") is False:
-        decoder = describe_sampler(config["decoder"])
-        return {"name": config["name"], "steps": decoder["steps"], **own, "decoder": decoder}
+    inner = "base" if "base" in config else "decoder" if config.get("identity") is False else None
+    if inner is not None:
+        inside = describe_sampler(config[inner])
+        return {"name": config["name"], "steps": inside["steps"], **own, inner: inside}
     return {"name": config["name"], "steps": config.get("sample_steps", 1), **own}
 
 

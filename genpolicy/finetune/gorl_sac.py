@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from genpolicy.finetune.off_policy import adam, descend
 from genpolicy.finetune.replay import Replay
 from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one, positive
 from genpolicy.finetune.stages import DECODERS, Stages, StagesConfig, latent
@@ -123,9 +124,9 @@ class GoRLSAC:
             self.critic = CriticEnsemble(c.critics, *dims, c.critic_hidden).to(self.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(c.alpha, device=self.device).log().requires_grad_()
-        self.actor_opt = _adam(self.policy.net.parameters(), c.actor_lr)
-        self.critic_opt = _adam(self.critic.parameters(), c.critic_lr)
-        self.alpha_opt = _adam([self.log_alpha], c.alpha_lr)
+        self.actor_opt = adam(self.policy.net.parameters(), c.actor_lr)
+        self.critic_opt = adam(self.critic.parameters(), c.critic_lr)
+        self.alpha_opt = adam([self.log_alpha], c.alpha_lr)
         self.replay = Replay(c.capacity, self.device)
 
     # ---- collect -----------------------------------------------------------------------------
@@ -189,18 +190,18 @@ class GoRLSAC:
             y = c.reward_scale * batch["reward"] + c.gamma * batch["goes_on"] * value
         q = self.critic(obs, batch["z"][:, None])[..., 0]  # [M, B]
         critic_loss = (q - y).square().mean(1).sum()
-        _descend(self.critic_opt, critic_loss)
+        descend(self.critic_opt, critic_loss)
 
         z, divergence = self._sample(obs)
         self.critic.requires_grad_(False)
         gain = self.critic(obs, z[:, None])[..., 0].amin(0)
         self.critic.requires_grad_(True)
         actor_loss = (alpha * divergence - gain).mean()
-        _descend(self.actor_opt, actor_loss)
+        descend(self.actor_opt, actor_loss)
 
         if c.alpha_lr:
             excess = divergence.detach() - c.divergence * self.policy.chunk_dim
-            _descend(self.alpha_opt, -(self.log_alpha * excess).mean())
+            descend(self.alpha_opt, -(self.log_alpha * excess).mean())
         follow(self.target, self.critic, c.tau)
         return torch.stack([critic_loss, actor_loss, divergence.mean(), q.mean()]).detach()
 
@@ -243,13 +244,3 @@ class GoRLSAC:
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         self.rng.bit_generator.state = state["rng"]
-
-
-def _adam(parameters: Any, lr: float) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, lr, fused=True)
-
-
-def _descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()

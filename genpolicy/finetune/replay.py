@@ -16,11 +16,12 @@ class Replay:
     Args:
         capacity: how many.
         device: where they are kept.
+        stride: environments side by side: so many rows further on, each goes on.
     """
 
-    def __init__(self, capacity: int, device: torch.device | str = "cpu") -> None:
-        self.capacity, self.device = capacity, torch.device(device)
-        self._rows: dict[str, Tensor] = {}  # {name: [capacity, ...]}
+    def __init__(self, capacity: int, device: torch.device | str = "cpu", stride: int = 1) -> None:
+        self.capacity, self.device, self.stride = capacity, torch.device(device), stride
+        self.rows: dict[str, Tensor] = {}  # {name: [capacity, ...]}
         self._added = 0  # ever
 
     def __len__(self) -> int:
@@ -37,29 +38,38 @@ class Replay:
         if count > self.capacity:
             raise ValueError(f"{count} transitions at once, and capacity is {self.capacity}")
         for name, value in rows.items():
-            if name not in self._rows:
+            if name not in self.rows:
                 shape = (self.capacity, *value.shape[1:])
-                self._rows[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
+                self.rows[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
         start = self._added % self.capacity
         first = min(count, self.capacity - start)
         for name, value in rows.items():
-            self._rows[name][start : start + first] = value[:first]
-            self._rows[name][: count - first] = value[first:]
+            self.rows[name][start : start + first] = value[:first]
+            self.rows[name][: count - first] = value[first:]
         self._added += count
 
+    def draw(self, rng: np.random.Generator, count: int) -> Tensor:
+        """``count`` rows, uniformly with replacement."""
+        return torch.from_numpy(rng.integers(len(self), size=count)).to(self.device)
+
     def sample(self, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
-        """``count`` transitions, uniformly with replacement."""
-        picks = torch.from_numpy(rng.integers(len(self), size=count)).to(self.device)
-        return {name: value[picks] for name, value in self._rows.items()}
+        """The transitions of ``draw``."""
+        index = self.draw(rng, count)
+        return {name: value[index] for name, value in self.rows.items()}
+
+    def follows(self, index: Tensor) -> Tensor:
+        """The rows in which the environments of rows ``index`` went on, −1 for the newest."""
+        newer = (self._added - 1 - index) % self.capacity
+        return torch.where(newer >= self.stride, (index + self.stride) % self.capacity, -1)
 
     def state_dict(self) -> dict[str, Any]:
         """What is in it, without the empty rest."""
-        filled = {name: value[: len(self)].clone() for name, value in self._rows.items()}
+        filled = {name: value[: len(self)].clone() for name, value in self.rows.items()}
         return {"rows": filled, "added": self._added}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with the same transitions, in the same places unless the capacity is another."""
-        self._rows, self._added = {}, 0
+        self.rows, self._added = {}, 0
         rows, added = state["rows"], int(state["added"])
         count = len(next(iter(rows.values()), ()))
         if self.capacity < count or count < min(added, self.capacity):  # the oldest first

@@ -87,7 +87,9 @@ class Rollout:
         self.seen = torch.zeros(*shape, *history, device=device)
         self.seen_final = torch.zeros_like(self.seen)
         self.final_obs = torch.zeros_like(self.obs)
-        self.reward = np.zeros(shape, dtype=np.float32)
+        self.reward = np.zeros(shape, dtype=np.float32)  # sum over the chunk
+        self.rewards: NDArray[np.float32] = np.zeros((*shape, 0), np.float32)  # [T, E, Ta]
+        self.lengths = np.zeros(shape, dtype=np.int64)  # control steps that a chunk took
         self.terminated = np.zeros(shape, dtype=bool)
         self.truncated = np.zeros(shape, dtype=bool)
         self.env_steps = 0
@@ -123,6 +125,9 @@ class Rollout:
             result = self.env.step(act(t, self.obs[t]))
             self._next, seen = result.obs, self._flatten(result.obs)
             self.seen_final[t] = self._flatten(result.final_obs) if result.done.any() else seen
+            if self.rewards.shape[2] != result.rewards.shape[1]:  # Ta is known from here on
+                self.rewards = np.zeros((*self.reward.shape, result.rewards.shape[1]), np.float32)
+            self.rewards[t], self.lengths[t] = result.rewards, result.steps
             self.reward[t] = result.reward
             self.terminated[t], self.truncated[t] = result.terminated, result.truncated
             steps += int(result.steps.sum())

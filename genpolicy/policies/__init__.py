@@ -8,6 +8,7 @@ from typing import Any
 
 from genpolicy.policies.base import ChunkPolicy
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+from genpolicy.policies.edit import OnTheFlyConfig, OnTheFlyPolicy
 from genpolicy.policies.flow import FlowConfig, FlowPolicy
 from genpolicy.policies.gaussian import GaussianConfig, GaussianPolicy
 from genpolicy.policies.latent import LatentConfig, LatentPolicy
@@ -19,6 +20,7 @@ POLICIES: dict[str, tuple[type[ChunkPolicy], type]] = {
     FlowPolicy.name: (FlowPolicy, FlowConfig),
     GaussianPolicy.name: (GaussianPolicy, GaussianConfig),
     LatentPolicy.name: (LatentPolicy, LatentConfig),
+    OnTheFlyPolicy.name: (OnTheFlyPolicy, OnTheFlyConfig),
 }
 
 

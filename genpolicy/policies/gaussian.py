@@ -121,6 +121,23 @@ class GaussianPolicy(ChunkPolicy):
         return mean + scale * std * noise["noise"].flatten(2)
 
 
+def squashed(mean: Tensor, std: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """tanh(u) of u = μ + σ·ε, and its log-density, log N(u; μ, σ²) − Σ log(1 − tanh²u).
+
+    Args:
+        mean: ``[..., A]``.
+        std: Of its shape.
+        eps: Standard-normal draws of its shape.
+
+    Returns:
+        ``[..., A]`` and ``[...]``.
+    """
+    u = mean + std * eps
+    log_normal = -0.5 * (eps.square() + math.log(2 * math.pi)) - std.log()
+    log_slope = 2 * (math.log(2) - u - softplus(-2 * u))  # where 1 − tanh²u would round to 0
+    return u.tanh(), (log_normal - log_slope).sum(-1)
+
+
 def _log_normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     z = (x - mean) / std
     return -0.5 * (z * z + math.log(2 * math.pi)) - std.log()

@@ -55,9 +55,11 @@ class EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(members, in_dim, out_dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(members, 1, out_dim).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """``[M, R, in]``, or ``[R, in]`` for all members, to ``[M, R, out]``."""
-        return torch.matmul(x, self.weight) + self.bias
+        if members is None:
+            return torch.matmul(x, self.weight) + self.bias
+        return torch.matmul(x, self.weight[members]) + self.bias[members]
 
 
 class CriticEnsemble(nn.Module):
@@ -80,14 +82,15 @@ class CriticEnsemble(nn.Module):
             EnsembleLinear(members, a, b) for a, b in itertools.pairwise(dims)
         )
 
-    def forward(self, obs: Tensor, chunks: Tensor) -> Tensor:
-        """Rows ``[B, obs_dim]`` and ``[B, N, chunk_dim]`` to ``[M, B, N]``."""
+    def forward(self, obs: Tensor, chunks: Tensor, members: Tensor | None = None) -> Tensor:
+        """Rows ``[B, obs_dim]`` and ``[B, N, chunk_dim]`` to ``[M, B, N]``, or of some members."""
         batch, samples, _ = chunks.shape
-        h = torch.matmul(chunks.flatten(0, 1), self.from_chunk)  # [M, B * N, H]
-        h = h.unflatten(1, (batch, samples)) + self.from_obs(obs)[:, :, None]
+        from_chunk = self.from_chunk if members is None else self.from_chunk[members]
+        h = torch.matmul(chunks.flatten(0, 1), from_chunk)  # [M, B * N, H]
+        h = h.unflatten(1, (batch, samples)) + self.from_obs(obs, members)[:, :, None]
         h = h.flatten(1, 2)
         for layer in self.layers:
-            h = layer(functional.relu(functional.layer_norm(h, h.shape[-1:])))
+            h = layer(functional.relu(functional.layer_norm(h, h.shape[-1:])), members)
         return h.reshape(-1, batch, samples)
 
 

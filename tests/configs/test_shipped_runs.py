@@ -20,7 +20,8 @@ STEPS = "task.options.max_episode_steps=6"
 TINY = ["num_envs=2", "episodes=2", "iterations=2", "num_threads=1", "wandb.mode=disabled"]
 FINETUNE = [*TINY, "eval_every=2", "eval_first=false", "algo.rollout_steps=2"]
 FINETUNE += ["algo.batch_size=4", "algo.critic_hidden=[8]"]
-PASSES = {"gorl_sac": ["algo.updates=1", "algo.learning_starts=4"]}  # over the data; others: epochs
+OFF_POLICY = ["algo.updates=1", "algo.learning_starts=4"]  # what others call epochs
+PASSES = dict.fromkeys(("expo", "gorl_sac", "idql", "rlpd"), OFF_POLICY)
 SMALL = "policy.hidden=[8,8,8]"
 
 

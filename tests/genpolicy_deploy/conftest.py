@@ -20,7 +20,9 @@ def controller_path(tmp_path_factory) -> Path:
     return build(tmp_path_factory.mktemp("onnx") / "tiny.onnx")
 
 
-@pytest.fixture(scope="session", params=["tiny", "diffusion", "flow", "gaussian", "latent"])
+@pytest.fixture(
+    scope="session", params=["tiny", "diffusion", "flow", "gaussian", "latent", "on_the_fly"]
+)
 def any_controller_path(request, controller_path, tmp_path_factory) -> Path:
     """A controller written by hand, and one exported from every kind of policy."""
     if request.param == "tiny":

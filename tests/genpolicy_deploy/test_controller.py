@@ -164,11 +164,12 @@ def test_bad_observations_never_become_actions(any_controller_path, observation,
 def test_predict_follows_the_number_of_samples_in_the_noise(any_controller_path, observation):
     controller = Controller(any_controller_path)
     obs = {k: v[None, None] for k, v in observation.items()}
-    noise = np.random.default_rng(0).standard_normal((1, 5, 8, 7)).astype(np.float32)
-    actions, scores = controller.predict(obs, {"noise": noise})
-    assert actions.shape == (5, 8, 7)
+    shapes, rng = controller.contract.noise_shapes(5), np.random.default_rng(0)
+    noise = {k: rng.standard_normal(shape, dtype=np.float32) for k, shape in shapes.items()}
+    actions, scores = controller.predict(obs, noise)
+    assert actions.shape == (5, controller.contract.spec.chunk, 7)
     assert scores is not None and scores.shape == (5,)
-    alone, _ = controller.predict(obs, {"noise": noise[:, 2:3]})
+    alone, _ = controller.predict(obs, {k: v[:, 2:3] for k, v in noise.items()})
     np.testing.assert_allclose(alone[0], actions[2], atol=1e-6)
     with pytest.raises(GenpolicyError, match="noise"):
-        controller.predict(obs, {"noise": noise[:, :, :5]})
+        controller.predict(obs, noise | {"noise": noise["noise"][..., :2]})

@@ -216,7 +216,9 @@ def test_cli_runs_episodes_and_writes_the_report(expert_path, tmp_path, capsys):
     assert main(["run", str(expert_path), "--json", str(path)]) == 2
 
 
-@pytest.mark.parametrize("any_controller_path", ["flow", "gaussian", "latent"], indirect=True)
+@pytest.mark.parametrize(
+    "any_controller_path", ["flow", "gaussian", "latent", "on_the_fly"], indirect=True
+)
 def test_controllers_of_every_policy_drive_the_robot(any_controller_path, tmp_path, capsys):
     result, log = tmp_path / "out.json", tmp_path / "out.log"
     run = f"run {any_controller_path} --robot mujoco --seconds 1 --json {result} --log {log}"

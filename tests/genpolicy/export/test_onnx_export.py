@@ -11,6 +11,7 @@ from genpolicy.export.graph import ExpMish
 from genpolicy.export.onnx import PARITY_TOLERANCE, describe_sampler, export, random_inputs
 from genpolicy.policies import POLICIES
 from genpolicy.policies.diffusion import DiffusionConfig, DiffusionPolicy
+from genpolicy.policies.edit import OnTheFlyConfig
 from genpolicy.policies.flow import FlowConfig
 from genpolicy.policies.gaussian import GaussianConfig
 from genpolicy.policies.latent import LatentConfig
@@ -30,15 +31,30 @@ SAMPLERS = {
     "latent": LatentConfig(
         hidden=(16, 16, 16), execute_std=1.0, decoder={"name": "flow", "sample_steps": 3, **FLOW}
     ),
+    "on_the_fly": OnTheFlyConfig(
+        {"name": "flow", "sample_steps": 3, **FLOW},
+        samples=3,
+        edit_scale=0.3,
+        edit_hidden=(8, 8, 8),
+        critics=4,
+        critic_hidden=(8,),
+    ),
     "mean": GaussianConfig(hidden=(16, 16, 16)),
     "gaussian": GaussianConfig(
         hidden=(16, 16, 16), std="independent", squash="tanh", execute_std=1.0
     ),
 }
-EXPORTS = [*SAMPLERS, "ddim+value", "ddpm+value", "heun+value", "gaussian+value"]
+EXPORTS = [
+    *SAMPLERS,
+    "ddim+value",
+    "ddpm+value",
+    "heun+value",
+    "gaussian+value",
+    "on_the_fly+value",
+]
 
 
-def make_spec():
+def make_spec(exec_steps=3):
     task = TaskSpec(
         task="reach",
         robot="arm",
@@ -48,7 +64,7 @@ def make_spec():
         control_hz=20.0,
         max_episode_steps=50,
     )
-    return PolicySpec(task, obs_steps=2, chunk=4, exec_steps=3)
+    return PolicySpec(task, obs_steps=2, chunk=4, exec_steps=exec_steps)
 
 
 def fitted(task):
@@ -69,7 +85,7 @@ def exported(request, tmp_path_factory):
     """Each sampler with and without a value function: policy, value, file, contract."""
     sampler, _, with_value = request.param.partition("+")
     torch.manual_seed(0)
-    spec = make_spec()
+    spec = make_spec(exec_steps=4 if sampler == "on_the_fly" else 3)
     policy = make_policy(spec, SAMPLERS[sampler])
     policy.normalizer.load_state_dict(fitted(spec.task))
     value = None
@@ -154,9 +170,10 @@ def test_the_contract_describes_the_controller(exported):
     assert read.has_scores == (value is not None)
     config = policy.config_dict()
     assert read.sampler["name"] == policy.name
-    decoder = read.sampler.pop("decoder", None)  # of a latent policy
-    assert decoder == (describe_sampler(config["decoder"]) if "decoder" in config else None)
-    assert read.sampler.pop("steps") == config.get("decoder", config).get("sample_steps", 1)
+    inner = next((name for name in ("decoder", "base") if name in config), None)
+    if inner is not None:  # what stands behind a latent, or before an edit
+        assert read.sampler.pop(inner) == describe_sampler(config[inner])
+    assert read.sampler.pop("steps") == config.get(inner, config).get("sample_steps", 1)
     assert read.sampler == {key: config[key] for key in read.sampler}
     assert {p.key for p in onnx.load(path).metadata_props} == {METADATA_KEY}
 

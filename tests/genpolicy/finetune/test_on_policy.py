@@ -159,11 +159,11 @@ def test_statistics_of_a_pretrained_policy_stay(reach_env):
 @pytest.mark.parametrize(
     ("kind", "algo", "fitting"),
     [
-        ("flow", "dppo", "algo=fpo, algo=gorl, algo=gorl_sac, algo=reinflow"),
-        ("diffusion", "fpo", "algo=dppo, algo=gorl, algo=gorl_sac"),
-        ("diffusion", "reinflow", "algo=dppo, algo=gorl, algo=gorl_sac"),
-        ("gaussian", "fpo", "algo=ppo"),
-        ("flow", "ppo", "algo=fpo, algo=gorl, algo=gorl_sac, algo=reinflow"),
+        ("flow", "dppo", "algo=expo, algo=fpo, algo=gorl, algo=gorl_sac, algo=idql, algo=reinflow"),
+        ("diffusion", "fpo", "algo=dppo, algo=expo, algo=gorl, algo=gorl_sac, algo=idql"),
+        ("diffusion", "reinflow", "algo=dppo, algo=expo, algo=gorl, algo=gorl_sac, algo=idql"),
+        ("gaussian", "fpo", "algo=ppo, algo=rlpd"),
+        ("flow", "ppo", "algo=expo, algo=fpo, algo=gorl, algo=gorl_sac, algo=idql, algo=reinflow"),
     ],
 )
 def test_a_policy_of_another_kind_is_refused_with_what_applies(reach_env, kind, algo, fitting):
