@@ -13,7 +13,7 @@ from genpolicy_sim.batch_env import Outcome
 from genpolicy_sim.workers import Workers
 
 Array = NDArray[np.float64]
-STATE = ("qpos", "qvel", "qacc_warmstart", "rest", "gripper")  # of one environment
+STATE = ("qpos", "qvel", "qacc_warmstart", "rest", "gripper", "cache")  # of one environment
 
 
 class RobosuiteSim:
@@ -119,6 +119,7 @@ class _Arm:
     def start(self, qpos: Array) -> tuple[Array, bool]:
         """``env.reset``, but to the given joint positions."""
         self._restore(qpos, 0.0, 0.0, qpos[self._arm.qpos_index])
+        self._env._obs_cache.clear()  # what was seen where ``reset`` had put things
         return self._result(self._observe())
 
     def step(self, action: Array) -> tuple[Array, bool]:
@@ -127,7 +128,9 @@ class _Arm:
     def get_state(self, _: None) -> dict[str, Array]:
         data = self._env.sim.data
         rest, gripper = self._arm.initial_joint, self._gripper.current_action
-        values = (data.qpos, data.qvel, data.qacc_warmstart, rest, np.resize(gripper, 2))
+        # Some observables are computed from what others were at the last observation.
+        cache = np.concatenate([np.ravel(value) for value in self._env._obs_cache.values()])
+        values = (data.qpos, data.qvel, data.qacc_warmstart, rest, np.resize(gripper, 2), cache)
         return {name: np.array(value) for name, value in zip(STATE, values, strict=True)}
 
     def set_state(self, state: dict[str, Array]) -> None:
@@ -135,6 +138,10 @@ class _Arm:
         self._gripper.current_action = state["gripper"]
         self._observe()
         self._env.sim.data.qacc_warmstart[:] = state["qacc_warmstart"]
+        at = 0
+        for name, value in self._env._obs_cache.items():
+            part = state["cache"][at : at + np.size(value)]
+            self._env._obs_cache[name], at = part.reshape(np.shape(value)), at + np.size(value)
 
     def _restore(self, qpos: Array, qvel: Array | float, warm: Array | float, rest: Array) -> None:
         self._env.reset()
