@@ -94,7 +94,7 @@ class LiftSim(TaskSim):
         cube = report.xpos[:, self._cube]
         out[:, 0:3] = cube
         out[:, 3:7] = report.xquat[:, self._cube][:, XYZW]
-        out[:, 7:10] = cube - report.site_xpos[:, self.arm.site]
+        out[:, 7:10] = cube - report.site_xpos[:, self.arms[0].site]
 
     def success(self) -> NDArray[np.bool_]:
         """``[N]`` whether the cube is lifted."""

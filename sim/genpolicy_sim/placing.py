@@ -47,9 +47,9 @@ class PlaceSim(TaskSim):
     def observe_objects(self, out: Array) -> None:
         """Pose of the object in the gripper's frame, then in the world's."""
         report = self.report
-        hand = conjugate(report.xquat[:, self._hand])
+        hand = conjugate(report.xquat[:, self._hands[0]])
         seen = self._seen[:, 3:].any(axis=1, keepdims=True)
-        offset = self._seen[:, :3] - report.site_xpos[:, self.arm.site]
+        offset = self._seen[:, :3] - report.site_xpos[:, self.arms[0].site]
         out[:, 0:3] = np.where(seen, rotate(hand, offset), 0.0)
         out[:, 3:7] = upper(multiply(hand, self._seen[:, 3:]))[:, XYZW]
         out[:, 7:10] = report.xpos[:, self._object]
@@ -58,7 +58,7 @@ class PlaceSim(TaskSim):
     def released(self) -> NDArray[np.bool_]:
         """``[N]`` whether the gripper has left the object: 4.2 cm, from robosuite's reward."""
         report = self.report
-        offset = report.site_xpos[:, self.arm.site] - report.xpos[:, self._object]
+        offset = report.site_xpos[:, self.arms[0].site] - report.xpos[:, self._object]
         return 1.0 - np.tanh(10.0 * np.linalg.norm(offset, axis=1)) < 0.6
 
     def _state(self) -> dict[str, NDArray[Any]]:

@@ -24,11 +24,12 @@ from genpolicy_sim import robosuite_compat
 from genpolicy_sim.arm_sim import ArmSim
 from genpolicy_sim.batch_env import BatchEnv, BatchSim, Outcome
 from genpolicy_sim.oracle import RobosuiteSim
-from genpolicy_sim.osc import Array, DeltaScale, delta_to_goal, describe_arm
+from genpolicy_sim.osc import Array, DeltaScale, Goal, delta_to_goal, describe_arm
 from genpolicy_sim.quaternions import XYZW
 from genpolicy_sim.rendering import View
 
 SUBSTEPS = 25  # of 2 ms: 20 Hz
+ROBOT = "Panda"
 JOINTS = 7
 JOINT_NOISE = 0.02  # rad, standard deviation of the initial posture
 MODEL_SEED = 0  # robosuite draws sizes of objects when it builds a scene: the same for everybody
@@ -46,11 +47,11 @@ class Scene:
     gripper_qpos: Array  # [2] m, initial opening
 
 
-def robosuite_env(name: str, **kwargs: Any) -> Any:
+def robosuite_env(name: str, num_arms: int = 1, **kwargs: Any) -> Any:
     """Environment ``name`` of robosuite as these tasks configure it."""
     return robosuite_compat.load().make(
         name,
-        robots="Panda",
+        robots=[ROBOT] * num_arms,
         control_freq=20,
         hard_reset=False,
         ignore_done=True,
@@ -72,15 +73,18 @@ def scene_of(env: Any) -> Scene:
 
 
 def arms_at_rest(scene: Scene, noise: Array) -> Array:
-    """Joint positions ``[n, nq]`` in the initial posture, all else zero.
+    """Joint positions ``[n, nq]``: all arms in their initial posture, all else zero.
 
     Args:
         scene: the scene.
-        noise: ``[n, 7]`` standard normal.
+        noise: ``[n, 7 A]`` standard normal.
     """
     qpos = np.zeros((len(noise), scene.model.nq))
-    qpos[:, :JOINTS] = scene.rest_qpos + JOINT_NOISE * noise
-    qpos[:, JOINTS : JOINTS + 2] = scene.gripper_qpos
+    for a in range(noise.shape[1] // JOINTS):
+        arm = a * (JOINTS + 2)  # robosuite's models begin with the robots
+        posture = noise[:, a * JOINTS : (a + 1) * JOINTS]
+        qpos[:, arm : arm + JOINTS] = scene.rest_qpos + JOINT_NOISE * posture
+        qpos[:, arm + JOINTS : arm + JOINTS + 2] = scene.gripper_qpos
     return qpos
 
 
@@ -99,6 +103,7 @@ class TaskSim(ArmSim):
     # What a task says of itself:
     name: ClassVar[str]
     robosuite_name: ClassVar[str]
+    num_arms: ClassVar[int] = 1  # A
     max_episode_steps: ClassVar[int]
     objects: ClassVar[Feature]  # what is observed of them, all together
     camera: ClassVar[View]
@@ -106,13 +111,16 @@ class TaskSim(ArmSim):
     scene: ClassVar[Callable[[], Scene]]  # built with robosuite (a second), once per process
 
     def __init__(self, num_envs: int, num_threads: int | None = None) -> None:
-        model = type(self).scene().model
-        joints = [f"robot0_joint{i}" for i in range(1, JOINTS + 1)]
-        arm = describe_arm(model, joints, site="gripper0_right_grip_site")
-        fingers = [f"gripper0_right_gripper_finger_joint{i}" for i in (1, 2)]
-        super().__init__(model, arm, fingers, num_envs, num_threads)
-        self._hand = model.body("robot0_right_hand").id
-        self._finger_qadr = model.joint("gripper0_right_finger_joint1").qposadr[0] + np.arange(2)
+        model, arms, fingers = type(self).scene().model, [], []
+        for a in range(self.num_arms):
+            joints = [f"robot{a}_joint{i}" for i in range(1, JOINTS + 1)]
+            arms.append(describe_arm(model, joints, site=f"gripper{a}_right_grip_site"))
+            fingers.append([f"gripper{a}_right_gripper_finger_joint{i}" for i in (1, 2)])
+        super().__init__(model, tuple(arms), fingers, num_envs, num_threads)
+        self._hands = [model.body(f"robot{a}_right_hand").id for a in range(self.num_arms)]
+        self._bases = np.zeros((self.num_arms, 3, 3))  # orientations
+        for a, base in enumerate(self._bases):
+            mujoco.mju_quat2Mat(base.reshape(9), model.body(f"robot{a}_base").quat)
 
     @staticmethod
     def draw(rng: np.random.Generator, count: int, /) -> Array:
@@ -128,18 +136,27 @@ class TaskSim(ArmSim):
         self.start_at(ids, self.initial_qpos(draws))
 
     def control_step(self, action: Array, ids: NDArray[np.intp] | None = None) -> None:
-        """One action ``[N, 7]`` of the training environment: 50 ms."""
-        pose = self.report.eef_pos, self.report.eef_rot
-        self.set_goal(delta_to_goal(action, *pose, self.goal.gripper, DeltaScale()), ids)
+        """One action ``[N, 7 A]`` of the training environment: 50 ms."""
+        self.set_goal(self.goal_of(action), ids)
         self.substep(SUBSTEPS, ids)
+
+    def goal_of(self, action: Array) -> Goal:
+        """Absolute goals of actions ``[N, 7 A]``, each arm's in the frame of its base."""
+        arms = action.reshape(self.num_envs, self.num_arms, 7).copy()
+        for part in (slice(0, 3), slice(3, 6)):
+            arms[..., part] = np.einsum("aij,naj->nai", self._bases, arms[..., part])
+        pose = self.report.eef_pos, self.report.eef_rot
+        return delta_to_goal(arms.reshape(-1, 7), *pose, self.goal.gripper, DeltaScale())
 
     def observe(self, out: Array) -> None:
         """Write the current observations ``[N, obs_dim]`` in the order of the spec."""
         report = self.report
-        out[:, 0:3] = report.site_xpos[:, self.arm.site]
-        out[:, 3:7] = report.xquat[:, self._hand][:, XYZW]
-        out[:, 7:9] = report.qpos[:, self._finger_qadr]
-        self.observe_objects(out[:, 9:])
+        for a, (arm, hand) in enumerate(zip(self.arms, self._hands, strict=True)):
+            part, fingers = out[:, 9 * a : 9 * a + 9], arm.qadr[-1] + np.arange(1, 3)
+            part[:, 0:3] = report.site_xpos[:, arm.site]
+            part[:, 3:7] = report.xquat[:, hand][:, XYZW]
+            part[:, 7:9] = report.qpos[:, fingers]
+        self.observe_objects(out[:, 9 * self.num_arms :])
 
     def observe_objects(self, out: Array) -> None:
         """Write what is observed of the objects."""
@@ -157,20 +174,27 @@ class TaskSim(ArmSim):
     @classmethod
     def robosuite_env(cls, **kwargs: Any) -> Any:
         """The same task in robosuite."""
-        return robosuite_env(cls.robosuite_name, **kwargs)
+        return robosuite_env(cls.robosuite_name, cls.num_arms, **kwargs)
 
     @classmethod
     def task_spec(cls, max_episode_steps: int | None = None) -> TaskSpec:
         """What is observed and commanded."""
-        scale = DeltaScale()
+        scale, arms = DeltaScale(), range(cls.num_arms)
         step = f"{scale.position_scale} m", f"{scale.rotation_scale} rad"
         units = (step[0],) * 3 + (step[1],) * 3 + ("sign",)
-        arm = (Feature(f"robot0_{name}", (dim,), unit) for name, dim, unit in ARM_FEATURES)
+        prefixes = [""] if cls.num_arms == 1 else [f"robot{a}_" for a in arms]
+        seen = [(f"robot{a}_{name}", dim, unit) for a in arms for name, dim, unit in ARM_FEATURES]
+        size = 7 * cls.num_arms
         return TaskSpec(
             task=cls.name,
-            robot="Panda",
-            observations=(*arm, cls.objects),
-            action=ActionSpec(ACTION_NAMES, units, (-1.0,) * 7, (1.0,) * 7),
+            robot="+".join([ROBOT] * cls.num_arms),
+            observations=(*(Feature(name, (dim,), unit) for name, dim, unit in seen), cls.objects),
+            action=ActionSpec(
+                tuple(prefix + name for prefix in prefixes for name in ACTION_NAMES),
+                units * cls.num_arms,
+                (-1.0,) * size,
+                (1.0,) * size,
+            ),
             control_mode="osc_pose_delta",
             control_hz=20.0,
             max_episode_steps=max_episode_steps or cls.max_episode_steps,
@@ -228,7 +252,7 @@ def oracle(sim: TaskSim, num_envs: int, num_workers: int | None) -> RobosuiteSim
     """The task of ``sim``, from its initial states, in robosuite's own environment."""
     spec = sim.task_spec()
     return RobosuiteSim(
-        partial(robosuite_env, sim.robosuite_name, seed=MODEL_SEED),
+        partial(robosuite_env, sim.robosuite_name, sim.num_arms, seed=MODEL_SEED),
         [OBSERVED_AS.get(feature.name, feature.name) for feature in spec.observations],
         spec.obs_dim,
         num_envs,

@@ -40,18 +40,19 @@ class Pair:
         self.sim.observe(ours)
         return ours[0], np.concatenate([np.atleast_1d(self._told[key]) for key in self._keys])
 
-    def gripper_touches_something(self):
-        """Whether a gripper has touched what is no gripper, in any substep of the last step."""
+    def robot_touches_something(self):
+        """Whether a robot has touched what is no robot, in any substep of the last step."""
         return self._touched[0]
 
 
 def watch_contact(env):
-    """A list whose one entry turns true in a substep in which a gripper touches something."""
+    """A list whose one entry turns true in a substep in which a robot touches something."""
     touched, model, pre_action = [False], env.sim.model._model, env._pre_action
-    hand = np.array([model.geom(g).name.startswith("gripper") for g in range(model.ngeom)])
+    names = [model.geom(g).name for g in range(model.ngeom)]
+    robot = np.array([name.startswith(("robot", "gripper")) for name in names])
 
     def watching(action, policy_step=False):
-        touched[0] |= bool(np.logical_xor(*hand[env.sim.data._data.contact.geom.T]).any())
+        touched[0] |= bool(np.logical_xor(*robot[env.sim.data._data.contact.geom.T]).any())
         pre_action(action, policy_step)
 
     env._pre_action = watching
