@@ -85,7 +85,7 @@ class CanSim(PlaceSim):
     name = "can"
     robosuite_name = "PickPlaceCan"
     max_episode_steps = 300
-    camera = View((0.1, 0.0, 0.9), distance=1.6, azimuth=180.0, elevation=-35.0)
+    camera = View((0.1, 0.0, 0.9), distance=1.4, azimuth=180.0, elevation=-35.0)
     object_name = "Can"
     draw_dim = DRAW_DIM
     draw = staticmethod(draw)

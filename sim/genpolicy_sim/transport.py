@@ -98,7 +98,7 @@ class TransportSim(TaskSim):
     num_arms = 2
     max_episode_steps = 800
     objects = Feature("object", (41,), "m, xyzw, flags")
-    camera = View((0.0, 0.0, 0.9), distance=2.4, azimuth=180.0, elevation=-35.0)
+    camera = View((0.1, 0.0, 1.0), distance=2.0, azimuth=180.0, elevation=-35.0)
     draw_dim = DRAW_DIM
     draw = staticmethod(draw)
     scene = staticmethod(scene)
