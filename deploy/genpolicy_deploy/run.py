@@ -24,6 +24,7 @@ from genpolicy_deploy.link import LinkClosedError
 from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
 from genpolicy_deploy.realtime import soft_realtime
 from genpolicy_deploy.recorder import Recorder
+from genpolicy_deploy.robots import mujoco
 from genpolicy_deploy.robots.base import Robot
 from genpolicy_deploy.watchdog import Watchdog
 
@@ -73,7 +74,10 @@ class Run:
             raise GenpolicyError("seed must not be negative and episodes must be at least 1")
         if not 0.0 < options.seconds < math.inf:
             raise GenpolicyError("seconds must be positive")
-        self.robot = robot or robots.make(options.robot, options.robot_config)
+        task, scene = self.contract.spec.task.task, {}
+        if options.robot == "mujoco" and task in mujoco.TASKS:
+            scene = {"task": task}  # others do not fit the arm, which ``check_fits`` says
+        self.robot = robot or robots.make(options.robot, options.robot_config, **scene)
         self.inference = Inference(
             options.path, self.contract, options.num_samples, options.temperature
         )

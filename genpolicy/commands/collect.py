@@ -18,6 +18,7 @@ import genpolicy_sim
 from genpolicy.commands.common import Invocation, make_env, prepare
 from genpolicy.commands.configs import Collect
 from genpolicy.data.collect import CollectStats, collect_episodes
+from genpolicy.data.foreign_task import TASK_NAMES
 from genpolicy.data.robomimic_writer import RobomimicWriter
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.policies.base import ChunkPolicy
@@ -82,12 +83,13 @@ def env_args(task: TaskSpec) -> dict[str, Any]:
     if "robosuite" not in task.versions:
         version = task.versions.get("gymnasium", "")
         return {"env_name": task.task, "env_version": version, "type": 2, "env_kwargs": {}}
+    names = {ours: theirs for theirs, ours in TASK_NAMES.items()}
     return {
-        "env_name": task.task.title().replace("_", ""),
+        "env_name": names.get(task.task, task.task.title().replace("_", "")),
         "env_version": task.versions.get("robosuite", ""),
         "type": 1,
         "env_kwargs": {
-            "robots": [task.robot],
+            "robots": task.robot.split("+"),
             "control_freq": int(task.control_hz),
             "horizon": task.max_episode_steps,
             "has_renderer": False,

@@ -16,7 +16,7 @@ import numpy as np
 
 from genpolicy.spec import ActionSpec, Feature, GenpolicyError, TaskSpec
 
-TASK_NAMES = {
+TASK_NAMES = {  # by robosuite's
     "PickPlaceCan": "can",
     "NutAssemblySquare": "square",
     "TwoArmTransport": "transport",

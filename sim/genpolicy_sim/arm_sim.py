@@ -1,4 +1,7 @@
-"""N scenes with an arm and a gripper, stepped by compiled threads: goals in, state out."""
+"""N scenes with arms and grippers, stepped by compiled threads: goals in, state out.
+
+Where an array is about arms, its first axis is R = N·A rows: arm a of environment i is row i·A + a.
+"""
 
 # MuJoCo's names come from a compiled module without stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -27,20 +30,24 @@ from genpolicy_sim.native import (
     mj_step1,
     mj_step2,
 )
-from genpolicy_sim.osc import Arm, Array, Goal, torques, workspace
+from genpolicy_sim.osc import Arm, Array, Goal, Workspace, torques, workspace
 
 # Where simulations run: addresses of the mjModel, one mjData per thread, and its fields.
 Worker = namedtuple("Worker", "model data fields sizes")
-# What the physics is told, first axis N: goal pose, posture for redundant joints, other controls.
+# What the physics is told: goal pose and posture for redundant joints of each arm [R, ...], other
+# controls [N, nu].
 Command = namedtuple("Command", "pos rot rest ctrl")
-# What it reports, first axis N. Body and site poses are one substep older than the rest.
-Report = namedtuple("Report", "qpos qvel qacc_warmstart xpos xquat site_xpos eef_pos eef_rot")
+# What it reports, first axis N, end-effector poses R. Poses of bodies and sites and the sensors are
+# one substep older than the rest.
+Report = namedtuple(
+    "Report", "qpos qvel qacc_warmstart xpos xquat site_xpos sensordata eef_pos eef_rot"
+)
 
 
 @njit(nogil=True, cache=True)
 def run(
     worker: Worker,
-    arm: Arm,
+    arms: tuple[Arm, ...],
     command: Command,
     report: Report,
     ids: NDArray[np.intp],
@@ -50,20 +57,22 @@ def run(
     """Advance simulations ``ids``. Threads that call this at the same time share the work.
 
     A simulation is its row of ``report``; it runs all its substeps in the thread's own mjData,
-    which stays in the cache, in robosuite's order: ``mj_step1``, torques, ``mj_step2``. Body and
-    site poses are reported as they are after that, one substep old: robosuite's observables and
-    success test see them so. The end-effector pose, to which actions are relative, is current.
+    which stays in the cache, in robosuite's order: ``mj_step1``, torques, ``mj_step2``. Poses of
+    bodies and sites and the sensors are reported as they are after that, one substep old:
+    robosuite's observables and success test see them so. The end-effector pose, to which actions
+    are relative, is current.
 
     Args:
         worker: the thread's place to simulate.
-        arm: the controlled arm.
+        arms: the controlled arms, all with as many joints.
         command: where to go.
         report: read and written for ``ids``.
         ids: simulations to advance.
         counter: address of the number of simulations taken, 0 before the first thread enters.
         substeps: how many.
     """
-    work = workspace(arm.joint.shape[0])
+    first = arms[0]  # outside the loop: taking it out of the tuple every time costs 2 %
+    work = workspace(first.joint.shape[0])
     mj = fields(worker.fields, worker.sizes)
     while True:
         ticket = atomic_add(counter, 1)
@@ -71,23 +80,36 @@ def run(
             return
         i = ids[ticket]
         _load(report, i, mj)
-        pos, rot, rest = command.pos[i], command.rot[i], command.rest[i]
         mj.ctrl[:] = command.ctrl[i]
+        row = i * len(arms)
+        pos, rot, rest = command.pos[row], command.rot[row], command.rest[row]
         for _ in range(substeps):
             mj_step1(worker.model, worker.data)
-            torques(arm, mj, pos, rot, rest, work)
-            for j in range(arm.joint.shape[0]):
-                torque = min(max(work.torque[j], arm.low[j]), arm.high[j])
-                mj.ctrl[arm.actuator[j]] = torque
+            drive(first, mj, pos, rot, rest, work)
+            for a in range(1, len(arms)):
+                k = row + a
+                drive(arms[a], mj, command.pos[k], command.rot[k], command.rest[k], work)
             mj_step2(worker.model, worker.data)
         _report_poses(report, i, mj)
         mj_kinematics(worker.model, worker.data)
-        _report_state(report, i, mj, arm.site)
+        _report_state(report, i, mj, arms)
+
+
+@njit(nogil=True, cache=True)
+def drive(arm: Arm, mj: Fields, pos: Array, rot: Array, rest: Array, work: Workspace) -> None:
+    """Write the torques of one arm, within its limits, into the controls."""
+    torques(arm, mj, pos, rot, rest, work)
+    for j in range(arm.joint.shape[0]):
+        mj.ctrl[arm.actuator[j]] = min(max(work.torque[j], arm.low[j]), arm.high[j])
 
 
 @njit(nogil=True, cache=True)
 def start(
-    worker: Worker, arm: Arm, command: Command, report: Report, ids: NDArray[np.intp]
+    worker: Worker,
+    arms: tuple[Arm, ...],
+    command: Command,
+    report: Report,
+    ids: NDArray[np.intp],
 ) -> None:
     """Complete ``report`` for new episodes of ``ids`` from its state, as robosuite's reset does."""
     mj = fields(worker.fields, worker.sizes)
@@ -96,7 +118,7 @@ def start(
         mj.ctrl[:] = command.ctrl[i]
         mj_forward(worker.model, worker.data)
         _report_poses(report, i, mj)
-        _report_state(report, i, mj, arm.site)
+        _report_state(report, i, mj, arms)
 
 
 @njit(nogil=True, cache=True)
@@ -111,27 +133,31 @@ def _report_poses(report: Report, i: Any, mj: Fields) -> None:
     report.xpos[i] = mj.xpos
     report.xquat[i] = mj.xquat
     report.site_xpos[i] = mj.site_xpos
+    report.sensordata[i] = mj.sensordata
 
 
 @njit(nogil=True, cache=True)
-def _report_state(report: Report, i: Any, mj: Fields, site: int) -> None:
+def _report_state(report: Report, i: Any, mj: Fields, arms: tuple[Arm, ...]) -> None:
     report.qpos[i] = mj.qpos
     report.qvel[i] = mj.qvel
     report.qacc_warmstart[i] = mj.qacc_warmstart
-    report.eef_pos[i] = mj.site_xpos[site]
-    report.eef_rot[i] = mj.site_xmat[site]
+    for a in range(len(arms)):
+        row = i * len(arms) + a
+        report.eef_pos[row] = mj.site_xpos[arms[a].site]
+        report.eef_rot[row] = mj.site_xmat[arms[a].site]
 
 
 class ArmSim:
     """N scenes without episodes or task. Where a call takes ``ids``, the others cost nothing.
 
-    ``report`` holds the state: ``qpos``, ``qvel``, the achieved pose ``eef_pos``, ``eef_rot`` and
-    the poses of all bodies and sites.
+    ``report`` holds the state: ``qpos``, ``qvel``, the achieved poses ``eef_pos``, ``eef_rot``, the
+    poses of all bodies and sites, and the sensors.
 
     Args:
         model: the compiled scene.
-        arm: the controlled arm.
-        fingers: the gripper's two actuators, that which closes with positive control second.
+        arms: the A controlled arms.
+        fingers: of each, its gripper's two actuators, that which closes with positive control
+            second.
         num_envs: N.
         num_threads: physics threads; default all available cores.
     """
@@ -139,12 +165,12 @@ class ArmSim:
     def __init__(
         self,
         model: mujoco.MjModel,
-        arm: Arm,
-        fingers: list[str],
+        arms: tuple[Arm, ...],
+        fingers: list[list[str]],
         num_envs: int,
         num_threads: int | None = None,
     ) -> None:
-        self.model, self.arm, self.num_envs = model, arm, num_envs
+        self.model, self.arms, self.num_envs = model, arms, num_envs
         threads = min(num_threads or len(os.sched_getaffinity(0)), num_envs)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._data = [mujoco.MjData(model) for _ in range(threads)]
@@ -152,15 +178,15 @@ class ArmSim:
             Worker(model._address, data._address, field_addresses(data), field_sizes(model, data))
             for data in self._data
         ]
-        self._fingers = [model.actuator(name).id for name in fingers]
-        low, high = model.actuator_ctrlrange[self._fingers].T
+        self._fingers = np.array([[model.actuator(name).id for name in pair] for pair in fingers])
+        low, high = np.moveaxis(model.actuator_ctrlrange[self._fingers], 2, 0)
         self._finger_mid, self._finger_span = 0.5 * (low + high), 0.5 * (high - low) * (-1.0, 1.0)
         self._all = np.arange(num_envs)
         self._allocate()
 
     def _allocate(self) -> None:
         n, model = self.num_envs, self.model
-        poses = {"eef_pos": np.zeros((n, 3)), "eef_rot": np.zeros((n, 3, 3))}
+        rows = n * len(self.arms)
         self.report = Report(
             qpos=np.zeros((n, model.nq)),
             qvel=np.zeros((n, model.nv)),
@@ -168,37 +194,46 @@ class ArmSim:
             xpos=np.zeros((n, model.nbody, 3)),
             xquat=np.zeros((n, model.nbody, 4)),
             site_xpos=np.zeros((n, model.nsite, 3)),
-            **poses,
+            sensordata=np.zeros((n, model.nsensordata)),
+            eef_pos=np.zeros((rows, 3)),
+            eef_rot=np.zeros((rows, 3, 3)),
         )
-        self.goal = Goal(np.zeros((n, 3)), np.zeros((n, 3, 3)), np.zeros(n))
-        posture = np.zeros((n, len(self.arm.joint)))
+        self.goal = Goal(np.zeros((rows, 3)), np.zeros((rows, 3, 3)), np.zeros(rows))
+        posture = np.zeros((rows, len(self.arms[0].joint)))
         self._command = Command(self.goal.pos, self.goal.rot, posture, np.zeros((n, model.nu)))
         self.time = np.zeros(n)  # s since the episode began
 
+    def rows(self, ids: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Rows of the arms of environments ``ids``."""
+        count = len(self.arms)
+        return ids if count == 1 else (ids[:, None] * count + np.arange(count)).ravel()
+
     def start_at(self, ids: NDArray[np.intp], qpos: Array) -> None:
-        """Start ``ids`` at rest in ``qpos [n, nq]``; its arm becomes the rest posture."""
-        report = self.report
+        """Start ``ids`` at rest in ``qpos [n, nq]``; its arms become the rest postures."""
+        report, rows = self.report, self.rows(ids)
         report.qpos[ids] = qpos
         report.qvel[ids] = report.qacc_warmstart[ids] = 0.0
         self._command.ctrl[ids] = 0.0
-        start(self._workers[0], self.arm, self._command, report, ids)
-        self.goal.pos[ids], self.goal.rot[ids] = report.eef_pos[ids], report.eef_rot[ids]
-        self.goal.gripper[ids] = self.time[ids] = 0.0
-        self._command.rest[ids] = qpos[:, self.arm.qadr]
+        start(self._workers[0], self.arms, self._command, report, ids)
+        self.goal.pos[rows], self.goal.rot[rows] = report.eef_pos[rows], report.eef_rot[rows]
+        self.goal.gripper[rows] = self.time[ids] = 0.0
+        posture = qpos[:, np.stack([arm.qadr for arm in self.arms])]
+        self._command.rest[rows] = posture.reshape(len(rows), -1)
 
     def set_goal(self, goal: Goal, ids: NDArray[np.intp] | None = None) -> None:
-        """Pursue the absolute ``goal`` (first axis N) from the next substep on."""
-        rows = self._all if ids is None else ids
+        """Pursue the absolute ``goal`` (first axis R) from the next substep on."""
+        rows = self.rows(self._all if ids is None else ids)
         for kept, new in zip(self.goal, goal, strict=True):
             kept[rows] = new[rows]
-        fingers = self._finger_mid + self._finger_span * self.goal.gripper[rows, None]
-        self._command.ctrl[rows[:, None], self._fingers] = fingers
+        env, arm = np.divmod(rows, len(self.arms))
+        fingers = self._finger_mid[arm] + self._finger_span[arm] * self.goal.gripper[rows, None]
+        self._command.ctrl[env[:, None], self._fingers[arm]] = fingers
 
     def substep(self, count: int, ids: NDArray[np.intp] | None = None) -> None:
         """Advance by ``count`` timesteps towards the goal."""
         ids = self._all if ids is None else ids
         taken = np.zeros(1, np.intp)
-        work = (self.arm, self._command, self.report, ids, taken.ctypes.data, count)
+        work = (self.arms, self._command, self.report, ids, taken.ctypes.data, count)
         if self._pool is None or len(ids) == 1:
             run(self._workers[0], *work)
         else:
@@ -219,7 +254,13 @@ class ArmSim:
     def _state(self) -> dict[str, NDArray[Any]]:
         own = {"gripper": self.goal.gripper, "time": self.time}
         command = {f"command_{key}": value for key, value in self._command._asdict().items()}
-        return self.report._asdict() | command | own
+        state = self.report._asdict() | command | own
+        return {name: self._by_env(value) for name, value in state.items()}
+
+    def _by_env(self, value: Array) -> Array:
+        """A view ``[N, ...]`` of an array with first axis N or R."""
+        n = self.num_envs
+        return value if len(value) == n else value.reshape(n, -1, *value.shape[1:])
 
     def close(self) -> None:
         """Stop the threads."""

@@ -13,11 +13,11 @@ from genpolicy_sim.batch_env import Outcome
 from genpolicy_sim.workers import Workers
 
 Array = NDArray[np.float64]
-STATE = ("qpos", "qvel", "qacc_warmstart", "rest", "gripper")  # of one environment
+STATE = ("qpos", "qvel", "qacc_warmstart", "rest", "gripper", "cache")  # of one environment
 
 
 class RobosuiteSim:
-    """A ``BatchSim`` of N robosuite environments with one arm under OSC_POSE.
+    """A ``BatchSim`` of N robosuite environments with arms under OSC_POSE.
 
     Args:
         make_env: builds one environment (called in the workers, so it must be importable there).
@@ -113,12 +113,16 @@ class _Arm:
 
     def __init__(self, env: Any, observed: list[str]) -> None:
         self._env, self._observed = env, observed
-        self._arm = env.robots[0].part_controllers["right"]
-        self._gripper = env.robots[0].gripper["right"]
+
+    @property
+    def _arms(self) -> list[Any]:
+        """The arms' controllers: ``reset`` makes new ones."""
+        return [robot.part_controllers["right"] for robot in self._env.robots]
 
     def start(self, qpos: Array) -> tuple[Array, bool]:
         """``env.reset``, but to the given joint positions."""
-        self._restore(qpos, 0.0, 0.0, qpos[self._arm.qpos_index])
+        self._restore(qpos, 0.0, 0.0, np.concatenate([qpos[arm.qpos_index] for arm in self._arms]))
+        self._env._obs_cache.clear()  # what was seen where ``reset`` had put things
         return self._result(self._observe())
 
     def step(self, action: Array) -> tuple[Array, bool]:
@@ -126,22 +130,31 @@ class _Arm:
 
     def get_state(self, _: None) -> dict[str, Array]:
         data = self._env.sim.data
-        rest, gripper = self._arm.initial_joint, self._gripper.current_action
-        values = (data.qpos, data.qvel, data.qacc_warmstart, rest, np.resize(gripper, 2))
+        rest = np.concatenate([arm.initial_joint for arm in self._arms])
+        grippers = [robot.gripper["right"] for robot in self._env.robots]
+        gripper = np.concatenate([np.resize(g.current_action, 2) for g in grippers])
+        # Some observables are computed from what others were at the last observation.
+        cache = np.concatenate([np.ravel(value) for value in self._env._obs_cache.values()])
+        values = (data.qpos, data.qvel, data.qacc_warmstart, rest, gripper, cache)
         return {name: np.array(value) for name, value in zip(STATE, values, strict=True)}
 
     def set_state(self, state: dict[str, Array]) -> None:
         self._restore(state["qpos"], state["qvel"], state["qacc_warmstart"], state["rest"])
-        self._gripper.current_action = state["gripper"]
+        for robot, action in zip(self._env.robots, state["gripper"].reshape(-1, 2), strict=True):
+            robot.gripper["right"].current_action = action
         self._observe()
         self._env.sim.data.qacc_warmstart[:] = state["qacc_warmstart"]
+        at = 0
+        for name, value in self._env._obs_cache.items():
+            part = state["cache"][at : at + np.size(value)]
+            self._env._obs_cache[name], at = part.reshape(np.shape(value)), at + np.size(value)
 
     def _restore(self, qpos: Array, qvel: Array | float, warm: Array | float, rest: Array) -> None:
         self._env.reset()
         data = self._env.sim.data
         data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = qpos, qvel, warm
-        self._arm = self._env.robots[0].part_controllers["right"]  # reset() made a new one
-        self._arm.update_initial_joints(rest)  # with mj_forward
+        for arm, posture in zip(self._arms, np.split(rest, len(self._arms)), strict=True):
+            arm.update_initial_joints(posture)  # with mj_forward
 
     def _observe(self) -> Mapping[str, Array]:
         """Observe, and set the observables' clocks to what they are after a reset or step."""

@@ -1,4 +1,4 @@
-"""The Lift scene as a robot: its own process, its own 2 ms clock, absolute goals over a socket.
+"""A scene with one arm as a robot: a process with its own 2 ms clock, absolute goals over a socket.
 
 ``python -m genpolicy_sim.robot --fd N`` serves one connection (``SOCK_SEQPACKET``, one end
 inherited as descriptor N) and ends when the other side hangs up:
@@ -30,9 +30,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # robosuite brings it
 
 from genpolicy_sim.batch_env import BatchEnv
-from genpolicy_sim.lift import SUBSTEPS, LiftSim, task_spec
+from genpolicy_sim.can import CanSim
+from genpolicy_sim.lift import LiftSim
 from genpolicy_sim.osc import Goal, rotation_matrix
+from genpolicy_sim.robosuite_task import SUBSTEPS, TaskSim
+from genpolicy_sim.square import SquareSim
 
+KINDS: dict[str, type[TaskSim]] = {kind.name: kind for kind in (LiftSim, CanSim, SquareSim)}
 PROTOCOL = 1
 PERIOD_NS = 2_000_000
 MIN_PAUSE_NS = 100_000
@@ -58,18 +62,16 @@ def state_dtype(obs_dim: int) -> np.dtype:
     )
 
 
-class LiftRobot:
+class SimulatedRobot:
     """Physics and what is measured of it; knows nothing of sockets or clocks.
 
     Args:
+        sim: one simulation.
         silence_s: hold after this long without a target.
-        cube_range: half the extent in x and y, m, of where the cube starts; default the task's.
     """
 
-    def __init__(self, silence_s: float, cube_range: tuple[float, float] | None = None) -> None:
-        options = {} if cube_range is None else {"cube_range": cube_range}
-        self._sim = LiftSim(1, num_threads=1, **options)
-        self.spec = task_spec()
+    def __init__(self, sim: TaskSim, silence_s: float) -> None:
+        self._sim, self.spec = sim, sim.task_spec()
         self._env = BatchEnv(self._sim, self.spec, dtype=np.float64)
         self._sim.substep(1)  # compiles: a robot may not do that when it is to move
         self._silence_ns = int(silence_s * 1e9)
@@ -124,7 +126,7 @@ class LiftRobot:
 class Server:
     """Moves messages between a socket and the robot."""
 
-    def __init__(self, connection: socket.socket, robot: LiftRobot) -> None:
+    def __init__(self, connection: socket.socket, robot: SimulatedRobot) -> None:
         self._connection, self._robot = connection, robot
         self._command = np.zeros(1, COMMAND)
         self._command_bytes = self._command.view(np.uint8).data
@@ -198,13 +200,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Simulated robot of genpolicy-deploy.")
     parser.add_argument("--fd", type=int, required=True, help="inherited socket")
     parser.add_argument("--silence", type=float, default=0.1, help="s without a target: hold")
-    parser.add_argument("--cube-range", type=float, nargs=2, help="half extent in x and y, m")
+    parser.add_argument("--task", choices=KINDS, default="lift")
+    parser.add_argument("--cube-range", type=float, nargs=2, help="lift: half extent in x and y, m")
     parser.add_argument("--lockstep", action="store_true", help="advance only on targets")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cube_range = tuple(args.cube_range) if args.cube_range else None
+    options = {"cube_range": tuple(args.cube_range)} if args.cube_range else {}
+    robot = SimulatedRobot(KINDS[args.task](1, num_threads=1, **options), args.silence)
     with socket.socket(fileno=args.fd) as connection:
-        server = Server(connection, LiftRobot(args.silence, cube_range))
+        server = Server(connection, robot)
         server.greet()
         with contextlib.suppress(EOFError, ConnectionError):
             if args.lockstep:

@@ -20,6 +20,7 @@ from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.envelope import Envelope
 from genpolicy_deploy.flight_log import read_log
 from genpolicy_deploy.replay import replay
+from genpolicy_deploy.robots.base import check_fits
 from genpolicy_deploy.robots.mujoco import MujocoRobot
 from genpolicy_deploy.run import FAULT, INTERRUPTED, Run, RunOptions
 from genpolicy_deploy.watchdog import Watchdog
@@ -153,6 +154,32 @@ def test_reset_starts_where_the_training_environment_starts(lockstep):
         lockstep.reset(seed)
         for name, value in lockstep.read().observation.items():
             np.testing.assert_array_equal(value, observation[name][0, 0])
+
+
+@pytest.mark.parametrize("task", ["can", "square"])
+def test_scenes_with_one_arm_are_robots_too(task):
+    env = genpolicy_sim.make(task, 1, dtype=np.float64, num_threads=1)
+    rng = np.random.default_rng(0)
+    with MujocoRobot(lockstep=True, task=task) as robot:
+        check_fits(env.spec, robot.spec)
+        actions = lambda step, state: rng.uniform(-1, 1, 7)  # noqa: E731
+        for state, result in play(robot, envelope_of(robot), env, actions, 3, 8):
+            for name, value in state.observation.items():
+                want = result.final_obs[name][0, 0]
+                np.testing.assert_allclose(value, want, rtol=0, atol=1e-10)
+
+
+def test_what_is_not_one_arm_or_not_lift_is_refused():
+    for options, message in (
+        ({"task": "transport"}, "'transport' is none of those with one arm: lift, can"),
+        ({"task": "can", "cube_range": (0.1, 0.1)}, "cube_range is Lift's"),
+    ):
+        with pytest.raises(GenpolicyError, match=message):
+            MujocoRobot(**options)
+    spec = genpolicy_sim.make("transport", 1).spec
+    refused = pytest.raises(GenpolicyError, match=r"names \(robot0_dx.* do not fit the robot")
+    with MujocoRobot(lockstep=True) as robot, refused:
+        check_fits(spec, robot.spec)
 
 
 def test_killed_robot_process_stops_the_run(controller_path, tmp_path):

@@ -51,6 +51,20 @@ def test_pictures_show_the_target_of_the_episode(drawable, task):
     np.testing.assert_array_equal(model.site_pos, before[1])
 
 
+@pytest.mark.parametrize(
+    ("task", "joint"), [("can", "Can"), ("square", "SquareNut"), ("transport", "payload")]
+)
+def test_pictures_show_what_is_carried(drawable, task, joint):
+    env = genpolicy_sim.make(task)
+    env.reset(0)
+    start = env.get_state()["qpos"][0]
+    raised = start.copy()
+    raised[env.sim.model.joint(f"{joint}_joint0").qposadr[0] + 2] += 0.15
+    pictures = rendering.render(env, np.stack([start, raised]), 160, 120)
+    changed = np.argwhere((pictures[0] != pictures[1]).any(-1))
+    assert len(changed) > 20 and (changed.min(0) > 5).all() and (changed.max(0) < [115, 155]).all()
+
+
 def test_unknown_camera():
     with pytest.raises(GenpolicyError, match=r"'moon' does not exist: choose one of .*frontview"):
         rendering.render(genpolicy_sim.make("lift"), np.zeros(16), camera="moon")

@@ -23,6 +23,7 @@ PROTOCOL = 1
 CONNECT_TIMEOUT_S = 120.0  # the simulator compiles its scene
 RESET_TIMEOUT_S = 10.0
 SILENCE_S = 0.1
+TASKS = ("lift", "can", "square")  # with one arm
 AXES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 
 # The goals of an impedance controller, not the motion of the hand: a policy trained on 5 cm steps
@@ -44,9 +45,13 @@ class MujocoRobot:
 
     Args:
         limits: entries that replace those of ``LIMITS``.
-        cube_range: half the extent in x and y, m, of where the cube starts; default the task's.
+        cube_range: Lift's: half the extent in x and y, m, of where the cube starts.
         lockstep: physics waits for commands, one control step each, instead of running in real
             time: exact, for tests.
+        task: one of ``TASKS``: which scene.
+
+    Raises:
+        GenpolicyError: limits that are none, or an option of another task.
     """
 
     def __init__(
@@ -54,9 +59,16 @@ class MujocoRobot:
         limits: Mapping[str, Any] | None = None,
         cube_range: tuple[float, float] | None = None,
         lockstep: bool = False,
+        task: str = "lift",
     ) -> None:
-        args = ["--silence", str(SILENCE_S)] + (["--lockstep"] if lockstep else [])
+        args = ["--silence", str(SILENCE_S), "--task", task] + (["--lockstep"] if lockstep else [])
+        if task not in TASKS:
+            raise GenpolicyError(
+                f"robot 'mujoco': task '{task}' is none of those with one arm: {', '.join(TASKS)}"
+            )
         if cube_range is not None:
+            if task != "lift":
+                raise GenpolicyError(f"robot 'mujoco': cube_range is Lift's: remove it for {task}")
             args += ["--cube-range", *(str(float(half)) for half in cube_range)]
         self._limits = override_limits(LIMITS, limits, "robot 'mujoco'")
         self._link = Link("robot 'mujoco'", "genpolicy_sim.robot", args)
