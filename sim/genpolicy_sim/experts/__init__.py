@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from genpolicy_sim.experts.avoid import AvoidExpert
+from genpolicy_sim.experts.can import CanExpert
 from genpolicy_sim.experts.lift import LiftExpert
 from genpolicy_sim.experts.push_t import PushTExpert
 
-EXPERTS = {"avoid": AvoidExpert, "lift": LiftExpert, "push_t": PushTExpert}
+EXPERTS = {
+    "avoid": AvoidExpert,
+    "can": CanExpert,
+    "lift": LiftExpert,
+    "push_t": PushTExpert,
+}
