@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("lift_sim", "tasks", "dppo_update", "gorl_throughput", "onnx", "control_loop")
+SCRIPTS = ("robosuite", "tasks", "dppo_update", "gorl_throughput", "onnx", "control_loop")
 
 
 def main() -> None:

@@ -43,8 +43,9 @@ COPIED = ("qpos", "qvel", "act", "qacc_warmstart")
 
 
 def tasks() -> list[str]:
-    """All with the compiled engine: not Lift, which has its own, nor other people's."""
-    return [name for name in genpolicy_sim.tasks() if name not in ("lift", "gym")]
+    """All with the compiled engine: not robosuite's, which have their own, nor other people's."""
+    others = ("lift", "can", "square", "transport", "gym")
+    return [name for name in genpolicy_sim.tasks() if name not in others]
 
 
 def random_actions(env: BatchEnv, steps: int) -> np.ndarray:

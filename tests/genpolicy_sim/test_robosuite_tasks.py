@@ -6,6 +6,7 @@ import genpolicy_sim
 import numpy as np
 import pytest
 from genpolicy_sim import can, square, transport
+from genpolicy_sim.osc import Goal
 from robosuite_parity import BEFORE_CONTACT, Pair, assert_parity, random_walk
 from scipy.stats import ks_2samp
 from vec_env_conformance import check_vec_env
@@ -80,13 +81,25 @@ def near_success(kind, rng, count):
     if kind is transport.TransportSim:
         put_into_bins(sim.model, qpos, rng)
         return qpos
-    # About its place, a third of them about the gripper.
+    # The object about its place; in half of them the gripper a few centimetres above it.
     thing, (low, high) = place_of(sim.model, qpos, f"{kind.object_name}_joint0"), PLACES[kind]
     spread = rng.uniform(-0.7, 0.7, (count, 3))
     thing[:] = (low + high) / 2 + spread * (high - low)
-    held = np.arange(count) % 3 == 0
-    thing[held] = gripper_of(sim, qpos[held]) + 0.1 * spread[held]
+    held = np.arange(0, count, 2)
+    above = thing[held] + [0, 0, 0.045] + 0.015 * spread[held]
+    qpos[held, :9] = reaching(kind, above)
     return qpos
+
+
+def reaching(kind, where):
+    """Postures ``[n, 9]`` with the open gripper about ``where [n, 3]``."""
+    sim = kind(len(where))
+    sim.start(np.arange(len(where)), sim.draw(np.random.default_rng(0), len(where)))
+    for height in (0.2, 0.0):
+        over = where + [0, 0, height]
+        sim.set_goal(Goal(over, sim.report.eef_rot.copy(), np.full(len(where), -1.0)))
+        sim.substep(400)
+    return sim.report.qpos[:, :9].copy()
 
 
 def put_into_bins(model, qpos, rng):
@@ -101,12 +114,6 @@ def place_of(model, qpos, joint):
     """A view ``[n, 3]`` of where a free joint is in ``qpos [n, nq]``."""
     at = model.joint(joint).qposadr[0]
     return qpos[:, at : at + 3]
-
-
-def gripper_of(sim, qpos):
-    many = type(sim)(len(qpos))
-    many.start_at(np.arange(len(qpos)), qpos)
-    return many.report.eef_pos.copy()
 
 
 @per_task
