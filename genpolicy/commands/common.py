@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,9 @@ import genpolicy_sim
 import torch
 import yaml
 
-from genpolicy.commands.configs import TaskConfig, Training
+from genpolicy.commands.configs import DataConfig, TaskConfig, Training
+from genpolicy.data.demonstrations import Demonstrations
+from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.evaluate.evaluator import Evaluation, evaluate
 from genpolicy.interfaces import Algorithm
 from genpolicy.runs import checkpoint, distributed, environment
@@ -22,7 +24,7 @@ from genpolicy.runs.logger import Logger
 from genpolicy.runs.loop import LoopConfig, Run
 from genpolicy.runs.progress import ProgressBar, say
 from genpolicy.runs.threads import set_threads
-from genpolicy.spec import GenpolicyError, VecEnv
+from genpolicy.spec import GenpolicyError, TaskSpec, VecEnv
 
 DEFAULT_SAMPLES = 10  # of V-GPS: what a value function chooses among
 
@@ -62,6 +64,34 @@ def one_process(verb: str) -> None:
         raise GenpolicyError(
             f"genpolicy {verb} runs in one process only so far: start it without torchrun"
         )
+
+
+def demonstrations(
+    data: DataConfig, task: TaskSpec | None, obs_keys: Sequence[str] | None = None
+) -> Demonstrations:
+    """The demonstrations of ``data``; says so where they come from another simulator's version.
+
+    Args:
+        data: Files and what to read of them; its ``obs_keys`` come first.
+        task: What they are for.
+        obs_keys: Observations to read; default: all of the task.
+    """
+    demos = read_demonstrations(
+        data.path,
+        task=task,
+        obs_keys=data.obs_keys or obs_keys,
+        max_episodes=data.max_episodes,
+        mask=data.mask,
+    )
+    here = task.versions if task else {}
+    for package, version in demos.task.versions.items():
+        if here.get(package, version) != version:
+            say(
+                f"{', '.join(demos.sources)}: recorded with {package} {version}, and this task "
+                f"equals {here[package]}: controllers and objects differ between versions, so an "
+                "imitation may succeed less often here than its demonstrations did"
+            )
+    return demos
 
 
 def make_env(task: TaskConfig, num_envs: int, history: int) -> VecEnv:

@@ -13,11 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
-from genpolicy.commands.configs import DataConfig, Finetune, TaskConfig
+from genpolicy.commands.common import (
+    Invocation,
+    demonstrations,
+    evaluator,
+    make_env,
+    prepare,
+    stored,
+    train,
+)
+from genpolicy.commands.configs import Finetune, TaskConfig
 from genpolicy.commands.schemas import build_component
-from genpolicy.data.demonstrations import Demonstrations
-from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.finetune import build_algorithm
 from genpolicy.finetune.rollout import RolloutConfig
@@ -26,7 +32,7 @@ from genpolicy.policies.base import ChunkPolicy
 from genpolicy.runs import distributed, seeding
 from genpolicy.runs.checkpoint import Checkpoint
 from genpolicy.runs.load import load, policy_of
-from genpolicy.spec import GenpolicyError, PolicySpec, TaskSpec
+from genpolicy.spec import GenpolicyError, PolicySpec
 
 
 def run(config: Finetune, invocation: Invocation) -> Path:
@@ -41,21 +47,13 @@ def run(config: Finetune, invocation: Invocation) -> Path:
         make_env(config.task, n, base.spec.obs_steps) for n in (share, config.num_envs)
     )
     check_task(base.spec, env)
-    demos = _demonstrations(config.data, env.spec)
+    demos = demonstrations(config.data, env.spec) if config.data.path else None
     if demos is not None:
         check_task(replace(base.spec, task=demos.task), env)
     algorithm = build_algorithm(config.algo["name"], base, env, _algo(config), config.seed, demos)
     evaluate = evaluator(algorithm.policy, eval_env, config.episodes, config.seed0)
     return train(
         config, invocation, algorithm, resumed=resumed, evaluate=evaluate, x_axis="step/env"
-    )
-
-
-def _demonstrations(data: DataConfig, task: TaskSpec) -> Demonstrations | None:
-    if data.path is None:
-        return None
-    return read_demonstrations(
-        data.path, task=task, obs_keys=data.obs_keys, max_episodes=data.max_episodes, mask=data.mask
     )
 
 

@@ -12,10 +12,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genpolicy.commands.common import Invocation, evaluator, make_env, prepare, stored, train
+from genpolicy.commands.common import (
+    Invocation,
+    demonstrations,
+    evaluator,
+    make_env,
+    prepare,
+    stored,
+    train,
+)
 from genpolicy.commands.configs import Pretrain
 from genpolicy.commands.schemas import build_component
-from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.data.windows import ChunkDataset
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.policies import build_policy
@@ -28,15 +35,8 @@ def run(config: Pretrain, invocation: Invocation) -> Path:
     """Train and return the run folder."""
     device = prepare(config.device, config.num_threads)
     resumed = stored(config.resume)
-    data = config.data
     env = make_env(config.task, config.num_envs, config.obs_steps) if config.task else None
-    demos = read_demonstrations(
-        data.path,
-        task=env.spec if env else None,
-        obs_keys=data.obs_keys,
-        max_episodes=data.max_episodes,
-        mask=data.mask,
-    )
+    demos = demonstrations(config.data, env.spec if env else None)
     spec = PolicySpec(demos.task, config.obs_steps, config.chunk, config.exec_steps)
     if env is not None:
         check_task(spec, env)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from genpolicy.commands.common import (
     Invocation,
+    demonstrations,
     evaluator,
     make_env,
     one_process,
@@ -20,7 +21,6 @@ from genpolicy.commands.common import (
 )
 from genpolicy.commands.configs import Value
 from genpolicy.commands.schemas import build_component
-from genpolicy.data.hdf5 import read_demonstrations
 from genpolicy.evaluate.evaluator import check_task
 from genpolicy.runs import seeding
 from genpolicy.runs.load import load
@@ -34,15 +34,8 @@ def run(config: Value, invocation: Invocation) -> Path:
     one_process("value")
     resumed = stored(config.resume)
     policy = load(config.checkpoint, device)
-    data = config.data
-    keys = data.obs_keys or [feature.name for feature in policy.spec.task.observations]
-    demos = read_demonstrations(
-        data.path,
-        task=policy.spec.task,
-        obs_keys=keys,
-        max_episodes=data.max_episodes,
-        mask=data.mask,
-    )
+    task = policy.spec.task
+    demos = demonstrations(config.data, task, [feature.name for feature in task.observations])
     seeding.seed_torch(config.seed)
     algorithm = CalQL(
         build_component("algo", config.algo, CalQLConfig), policy, demos, config.seed, device

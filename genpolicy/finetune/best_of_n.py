@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from genpolicy.policies.diffusion import DiffusionPolicy
 from genpolicy.policies.edit import OnTheFlyConfig, OnTheFlyPolicy
 from genpolicy.policies.flow import FlowPolicy
 from genpolicy.pretrain.ema import Ema
+from genpolicy.runs.environment import fast_bf16
 from genpolicy.spec import GenpolicyError, VecEnv
 
 STATES_PER_CALL = 2048
@@ -31,11 +33,17 @@ class BestOfNConfig(OffPolicyConfig):
         samples: N, base samples to choose among.
         base_lr: Adam learning rate of the base; 0 leaves it as it is.
         base_ema: Decay of the base's moving average, which acts.
+        imitate: What the base learns from besides the demonstrations: ``all`` that was executed,
+            or the episodes that were a ``success`` (arXiv 2605.25477).
+        bf16: Sample and imitate under bfloat16 autocast, and compare candidates there in the
+            target (values themselves stay float32); null: where the hardware has it.
     """
 
     samples: int = 8
     base_lr: float = 3e-4
     base_ema: float = 0.999
+    imitate: str = "all"
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot learn."""
@@ -43,6 +51,8 @@ class BestOfNConfig(OffPolicyConfig):
         at_least_one(self, "samples")
         if self.base_lr < 0:
             raise GenpolicyError(f"algo.base_lr={self.base_lr} must not be negative")
+        if self.imitate not in ("all", "success"):
+            raise GenpolicyError(f"algo.imitate={self.imitate!r}: choose all or success")
 
     def choice(self, base: Mapping[str, Any]) -> OnTheFlyConfig:
         """The policy to train around a base with this ``config_dict``."""
@@ -94,21 +104,35 @@ class BestOfN(OffPolicy):
         self.ema = Ema(policy.base, config.base_ema)
         policy.base, policy.normalizer = self.ema.module, self.ema.module.normalizer
         self.base_opt = adam(self.imitator.net.parameters(), config.base_lr)
+        device = policy.device.type
+        self.bf16 = fast_bf16(device) if config.bf16 is None else config.bf16
         super().__init__(policy, env, policy.critic, config, seed, demos)
         self.imitator.rng = self.rng
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def act(self, obs: Tensor) -> Tensor:
         """The policy's choice."""
         return self.actor.generate(obs, self.actor.draw_noise(len(obs)), True)[:, 0]
 
+    def collect(self) -> None:
+        """Also mark the episodes that have just succeeded."""
+        super().collect()
+        good, newest = self.replay.rows["good"], self.replay.newest(self.rollout.success.size)
+        good[self.replay.episodes(newest[good[newest]])] = True
+
     def learn(self, batch: Rows) -> dict[str, Tensor]:
-        """One step of imitation, of everything that was executed."""
+        """One step of imitation."""
         if not self.config.base_lr:
             return {}
         policy = self.imitator
+        if self.config.imitate == "success":
+            batch = {name: batch[name][batch["good"]] for name in ("obs", "chunk")}
         obs = policy.normalizer.split(policy.normalizer.unrows(batch["obs"]))
         chunks = batch["chunk"].unflatten(1, (policy.spec.chunk, -1))
-        loss, _ = policy.loss({"obs": obs, "actions": policy.normalizer.unaction(chunks)})
+        with self._autocast():
+            loss, _ = policy.loss({"obs": obs, "actions": policy.normalizer.unaction(chunks)})
         descend(self.base_opt, loss)
         self.ema.update()
         return {"train/base_loss": loss.detach()}
@@ -117,12 +141,12 @@ class BestOfN(OffPolicy):
         """The base's samples ``[B, N, A]`` at normalised observations ``[B, C]``."""
         spec = self.policy.spec
         shape = (self.config.samples, spec.chunk, spec.task.action.dim)
-        return torch.cat(
-            [
+        with self._autocast():
+            parts = [
                 self.policy.propose(rows, self.normal(len(rows), *shape))
                 for rows in obs.split(STATES_PER_CALL)
             ]
-        )
+        return torch.cat(parts).float()
 
     # ---- checkpoint --------------------------------------------------------------------------
 

@@ -112,7 +112,9 @@ class EXPO(BestOfN):
             chosen = samples[:, 0]
         else:
             eps = self.normal(*samples.shape) if self.config.edits else None
-            chosen = policy.choose(obs, policy.candidates(obs, samples, eps), self.some_critics())
+            with self._autocast():
+                candidates = policy.candidates(obs, samples, eps)
+                chosen = policy.choose(obs, candidates, self.some_critics())
         return self.target(obs, chosen[:, None], self.some_critics())[..., 0].amin(0)
 
     @torch.no_grad()

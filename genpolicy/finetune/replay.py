@@ -62,6 +62,20 @@ class Replay:
         newer = (self._added - 1 - index) % self.capacity
         return torch.where(newer >= self.stride, (index + self.stride) % self.capacity, -1)
 
+    def newest(self, count: int) -> Tensor:
+        """The rows of the ``count`` transitions that came last."""
+        return torch.arange(self._added - count, self._added, device=self.device) % self.capacity
+
+    def episodes(self, index: Tensor) -> Tensor:
+        """All rows of the episodes whose last ones are ``index``, as far as they are still here."""
+        found = [index]
+        while len(index):
+            older = (self._added - 1 - index) % self.capacity + self.stride
+            index = (index - self.stride)[older < len(self)] % self.capacity
+            index = index[~self.rows["ended"][index]]
+            found.append(index)
+        return torch.cat(found)
+
     def state_dict(self) -> dict[str, Any]:
         """What is in it, without the empty rest."""
         filled = {name: value[: len(self)].clone() for name, value in self.rows.items()}

@@ -92,6 +92,7 @@ class Rollout:
         self.lengths = np.zeros(shape, dtype=np.int64)  # control steps that a chunk took
         self.terminated = np.zeros(shape, dtype=bool)
         self.truncated = np.zeros(shape, dtype=bool)
+        self.success = np.zeros(shape, dtype=bool)  # so far in the episode
         self.env_steps = 0
         self.moments = RunningMoments(env.spec.obs_dim) if adaptive else None
         self._next: Observation | None = None
@@ -130,6 +131,7 @@ class Rollout:
             self.rewards[t], self.lengths[t] = result.rewards, result.steps
             self.reward[t] = result.reward
             self.terminated[t], self.truncated[t] = result.terminated, result.truncated
+            self.success[t] = result.success
             steps += int(result.steps.sum())
             self._count_episodes(result.reward, result.steps, result.done, result.success)
         self.final_obs = self.normalizer.rows(self.seen_final.flatten(0, 1)).view_as(self.obs)

@@ -26,7 +26,9 @@ from genpolicy.finetune.rollout import Rollout
 from genpolicy.spec import PolicySpec
 from genpolicy.values.offline import chunk_transitions
 
-Rows = dict[str, Tensor]  # obs [R, C], next_obs [R, C], chunk [R, A], reward, discount, ended [R]
+# obs [R, C], next_obs [R, C], chunk [R, A], reward, discount [R], ended [R], whether the episode
+# did, and good [R], whether it is known to have succeeded.
+Rows = dict[str, Tensor]
 
 
 def of_rollout(rollout: Rollout, chunk: Tensor, gamma: float) -> Rows:
@@ -39,13 +41,15 @@ def of_rollout(rollout: Rollout, chunk: Tensor, gamma: float) -> Rows:
     """
     weights = gamma ** np.arange(rollout.rewards.shape[2])
     discount = np.where(rollout.terminated, 0.0, gamma**rollout.lengths)
+    ended = rollout.terminated | rollout.truncated
     return {
         "obs": rollout.obs.flatten(0, 1),
         "next_obs": rollout.final_obs.flatten(0, 1),
         "chunk": chunk.flatten(0, 1),
         "reward": _flat((rollout.rewards * weights).sum(2)),
         "discount": _flat(discount),
-        "ended": torch.from_numpy(rollout.terminated | rollout.truncated).flatten(),
+        "ended": torch.from_numpy(ended).flatten(),
+        "good": torch.from_numpy(ended & rollout.success).flatten(),
     }
 
 
@@ -69,6 +73,7 @@ def of_demonstrations(
         "reward": data.reward,
         "discount": data.discount,
         "ended": follows < 0,
+        "good": torch.ones(len(follows), dtype=torch.bool),
     }
     return rows, follows
 

@@ -57,9 +57,10 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """``[M, R, in]``, or ``[R, in]`` for all members, to ``[M, R, out]``."""
-        if members is None:
-            return torch.matmul(x, self.weight) + self.bias
-        return torch.matmul(x, self.weight[members]) + self.bias[members]
+        weight, bias = self.weight, self.bias
+        if members is not None:
+            weight, bias = weight[members], bias[members]
+        return torch.baddbmm(bias, x.expand(len(weight), -1, -1), weight)
 
 
 class CriticEnsemble(nn.Module):
@@ -87,11 +88,18 @@ class CriticEnsemble(nn.Module):
         batch, samples, _ = chunks.shape
         from_chunk = self.from_chunk if members is None else self.from_chunk[members]
         h = torch.matmul(chunks.flatten(0, 1), from_chunk)  # [M, B * N, H]
-        h = h.unflatten(1, (batch, samples)) + self.from_obs(obs, members)[:, :, None]
-        h = h.flatten(1, 2)
-        for layer in self.layers:
-            h = layer(functional.relu(functional.layer_norm(h, h.shape[-1:])), members)
-        return h.reshape(-1, batch, samples)
+        h.unflatten(1, (batch, samples)).add_(self.from_obs(obs, members)[:, :, None])
+        *layers, last = self.layers
+        for layer in layers:
+            h = layer(_activate(h), members)
+        h = _activate(h).float()
+        # Under autocast, too, values are float32: candidates differ by less than bfloat16 resolves.
+        with torch.autocast(h.device.type, enabled=False):
+            return last(h, members).reshape(-1, batch, samples)
+
+
+def _activate(h: Tensor) -> Tensor:
+    return functional.layer_norm(h, h.shape[-1:]).relu_()
 
 
 @torch.no_grad()

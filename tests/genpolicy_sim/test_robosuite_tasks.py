@@ -96,7 +96,7 @@ def reaching(kind, where):
     sim = kind(len(where))
     sim.start(np.arange(len(where)), sim.draw(np.random.default_rng(0), len(where)))
     for height in (0.2, 0.0):
-        over = where + [0, 0, height]
+        over = where + np.array([0.0, 0.0, height])
         sim.set_goal(Goal(over, sim.report.eef_rot.copy(), np.full(len(where), -1.0)))
         sim.substep(400)
     return sim.report.qpos[:, :9].copy()

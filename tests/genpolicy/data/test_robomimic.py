@@ -186,6 +186,36 @@ def test_robosuite_15_nests_its_controllers(foreign):
     assert task.control_hz == 20.0
 
 
+def test_unusual_but_legal_content_is_read(foreign, tmp_path):
+    """No masks, other people's keys, demos in no order and with gaps, float32 and integers."""
+    usual = read_demonstrations(foreign)
+    path = tmp_path / "unusual.hdf5"
+    with h5py.File(foreign) as old, h5py.File(path, "w") as new:
+        data = new.create_group("data", track_order=True)
+        data.attrs["env_args"] = old["data"].attrs["env_args"]
+        data.attrs["hash"] = "of somebody's tool"
+        names = sorted(old["data"], key=lambda name: int(name.split("_")[1]))
+        for number, name in reversed([(3 * i, name) for i, name in enumerate(names)]):
+            old.copy(old["data"][name], data, f"demo_{number}")
+            demo = data[f"demo_{number}"]
+            for key, kind in {"actions": "f4", "rewards": "i8", "dones": "f8"}.items():
+                values = demo[key][:].astype(kind)
+                del demo[key]
+                demo[key] = values
+            del demo.attrs["num_samples"]
+            demo["action_dict/rel_pos"] = np.zeros((3, 3))
+            demo["datagen_info/subtask"] = np.zeros(1)
+        data["notes"] = np.array([b"recorded on a rainy day"])
+        new["meta"] = np.zeros(3)
+    demos = read_demonstrations(path)
+    assert demos.task.observations == usual.task.observations
+    np.testing.assert_array_equal(demos.actions, usual.actions)
+    np.testing.assert_array_equal(demos.lengths, usual.lengths)
+    np.testing.assert_array_equal(demos.rewards, usual.rewards.astype(int))
+    for key, value in usual.obs.items():
+        np.testing.assert_array_equal(demos.obs[key], value)
+
+
 def test_unknown_environment_is_described_by_its_shapes(foreign):
     with h5py.File(foreign, "a") as file:
         args = {"env_name": "My-Env", "type": 2, "env_kwargs": {}}
