@@ -124,11 +124,11 @@ class BestOfN(OffPolicy):
 
     def learn(self, batch: Rows) -> dict[str, Tensor]:
         """One step of imitation."""
-        if not self.config.base_lr:
-            return {}
         policy = self.imitator
         if self.config.imitate == "success":
             batch = {name: batch[name][batch["good"]] for name in ("obs", "chunk")}
+        if not self.config.base_lr or not len(batch["obs"]):
+            return {}
         obs = policy.normalizer.split(policy.normalizer.unrows(batch["obs"]))
         chunks = batch["chunk"].unflatten(1, (policy.spec.chunk, -1))
         with self._autocast():

@@ -1,6 +1,7 @@
 """EXPO, IDQL and RLPD: their targets, that they learn, and that a stopped run goes on."""
 
 import copy
+import itertools
 import threading
 from dataclasses import replace
 from functools import cache
@@ -141,6 +142,26 @@ def test_the_base_goes_on_imitating_what_was_executed():
         algorithm.learn({"obs": obs, "chunk": chunk})
     made = algorithm.propose(obs[:20]).mean((0, 1))
     torch.testing.assert_close(made, chunk[0], atol=0.1, rtol=0)
+
+
+def test_the_base_imitates_successes_only_when_asked_to():
+    algorithm = make("expo", imitate="success", offline_ratio=0.0, base_ema=0.0)
+    run(algorithm, 30)
+    rows, count = algorithm.replay.rows, len(algorithm.replay)
+    columns = (rows[name][:count].unflatten(0, (-1, 16)) for name in ("good", "ended", "reward"))
+    good, ended, reward = columns
+    assert 0 < good.sum() < count
+    for env in range(16):
+        ends = [*ended[:, env].nonzero()[:, 0].tolist(), len(ended)]
+        for first, last in itertools.pairwise([-1, *ends]):
+            achieved = last < len(ended) and bool(reward[last, env] > 0)
+            assert (good[first + 1 : last + 1, env] == achieved).all()
+    before = algorithm.imitator.state_dict()["net.from_obs.weight"].clone()
+    batch = algorithm.batch()
+    algorithm.learn(batch | {"good": torch.zeros(64, dtype=torch.bool)})
+    assert torch.equal(algorithm.imitator.state_dict()["net.from_obs.weight"], before)
+    algorithm.learn(batch)
+    assert not torch.equal(algorithm.imitator.state_dict()["net.from_obs.weight"], before)
 
 
 def test_the_expectile_lies_above_the_mean():

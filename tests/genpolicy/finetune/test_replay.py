@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpolicy.finetune.replay import Replay
@@ -64,3 +64,24 @@ def test_a_replay_of_another_capacity_takes_over_the_newest(old, new, added):
 def test_more_than_there_is_room_for_is_refused():
     with pytest.raises(ValueError, match="capacity is 3"):
         Replay(3).add(**rows(0, 4))
+
+
+@settings(deadline=None)
+@given(
+    rounds=st.integers(1, 12), capacity=st.integers(6, 40), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_rows_of_an_episode_are_found_from_its_last(rounds, capacity, seed):
+    rng, stride = np.random.default_rng(seed), 3
+    replay, begun = Replay(capacity, stride=stride), np.zeros(stride, np.int64)
+    for number in range(rounds):
+        ended = rng.random(stride) < 0.4
+        episode = begun * stride + np.arange(stride)
+        replay.add(ended=torch.from_numpy(ended), episode=torch.from_numpy(episode))
+        newest = replay.newest(stride)
+        np.testing.assert_array_equal(replay.rows["episode"][newest], episode)
+        last = newest[torch.from_numpy(ended)]
+        found = replay.episodes(last)
+        alive = replay.rows["episode"][: len(replay)]
+        wanted = torch.isin(alive, replay.rows["episode"][last]).nonzero()[:, 0]
+        np.testing.assert_array_equal(np.sort(found), wanted, err_msg=str(number))
+        begun += ended
