@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genpolicy.data.demonstrations import Demonstrations
+from genpolicy.finetune.mapped_replay import MappedReplay
 from genpolicy.finetune.replay import Replay
 from genpolicy.finetune.rollout import Rollout, RolloutConfig, at_least_one, positive
 from genpolicy.finetune.transitions import Rows, n_chunk_return, of_demonstrations, of_rollout
@@ -45,6 +47,8 @@ class OffPolicyConfig(RolloutConfig):
         batch_size: Transitions per gradient step.
         offline_ratio: Share of them that comes from the demonstrations.
         capacity: Transitions of its own that the replay holds.
+        replay_dir: A new folder for them: memory-mapped files, which a resumed run finds again;
+            null for in memory and in the checkpoints.
         learning_starts: Transitions before the first gradient step.
         gamma: Discount per control step.
         n_chunks: Chunks whose rewards a target sums before it asks the critics.
@@ -64,6 +68,7 @@ class OffPolicyConfig(RolloutConfig):
     batch_size: int = 256
     offline_ratio: float = 0.5
     capacity: int = 200_000
+    replay_dir: str | None = None
     learning_starts: int = 1_000
     gamma: float = 0.99
     n_chunks: int = 1
@@ -144,11 +149,23 @@ class OffPolicy(ABC):
         self.target = target.requires_grad_(False)
         self.critic = copy.deepcopy(target).requires_grad_(True)
         self.critic_opt = adam(self.critic.parameters(), c.critic_lr)
-        self.replay = Replay(c.capacity, self.device, env.num_envs)
+        self.replay = self._make_replay(env.num_envs)
         self._load(demos)
         self._metrics: Metrics = {}
         self._gathered: Metrics = {}
         self.env_steps = 0  # control steps executed for what is in the replay
+
+    def _make_replay(self, num_envs: int) -> Replay:
+        c, policy = self.config, self.policy
+        if c.replay_dir is None:
+            return Replay(c.capacity, self.device, num_envs)
+        about = {
+            "task": policy.spec.task.task,
+            "observation": policy.obs_dim,
+            "chunk": policy.chunk_dim,
+            "gamma": c.gamma,
+        }
+        return MappedReplay(Path(c.replay_dir), about, c.capacity, num_envs)
 
     def _load(self, demos: Demonstrations | None) -> None:
         """Take the demonstrations in; what each method adds to a row it adds here, too."""
@@ -265,7 +282,9 @@ class OffPolicy(ABC):
         if offline < c.batch_size:
             index = self.replay.draw(self.rng, c.batch_size - offline)
             parts.append(self._rows(self.replay.rows, index, self.replay.follows))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {
+            name: torch.cat([part[name].to(self.device) for part in parts]) for name in parts[0]
+        }
 
     def _rows(self, rows: Rows, index: Tensor, follows: Any) -> Rows:
         reward, discount, last = n_chunk_return(rows, index, follows, self.config.n_chunks)

@@ -40,13 +40,18 @@ class Replay:
         for name, value in rows.items():
             if name not in self.rows:
                 shape = (self.capacity, *value.shape[1:])
-                self.rows[name] = torch.zeros(shape, dtype=value.dtype, device=self.device)
+                self.rows[name] = self._allocate(name, shape, value.dtype)
         start = self._added % self.capacity
         first = min(count, self.capacity - start)
         for name, value in rows.items():
             self.rows[name][start : start + first] = value[:first]
             self.rows[name][: count - first] = value[first:]
         self._added += count
+
+    def _allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Room for the rows ``name``."""
+        del name
+        return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def draw(self, rng: np.random.Generator, count: int) -> Tensor:
         """``count`` rows, uniformly with replacement."""

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 import threading
 from dataclasses import replace
 from functools import cache
@@ -188,15 +189,28 @@ def test_critics_see_as_much_of_the_demonstrations_as_asked_for():
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("stop", [2, 9])
 def test_a_stopped_run_goes_on_bit_for_bit(method, stop, apart):
-    changes = {"apart": apart} | ({"warmup": 5} if method == "expo" else {})
+    goes_on_bit_for_bit(method, stop, {"apart": apart} | {"expo": {"warmup": 5}}.get(method, {}))
+
+
+def test_a_stopped_run_goes_on_bit_for_bit_with_its_replay_in_files(tmp_path):
+    folders = [str(tmp_path / name) for name in ("straight", "resumed")]
+
+    def stopped():
+        shutil.copytree(*folders)
+
+    goes_on_bit_for_bit("expo", 9, {"replay_dir": folders[0]}, {"replay_dir": folders[1]}, stopped)
+
+
+def goes_on_bit_for_bit(method, stop, changes, later=None, stopped=lambda: None):
     straight = make(method, **changes)
     run(straight, stop)
     saved, config = copy.deepcopy(straight.state_dict()), straight.policy.config_dict()
     weights = copy.deepcopy(straight.policy.state_dict())
+    stopped()
     run(straight, 12 - stop)
     base = build_policy(config, SPEC)
     base.load_state_dict(weights)
-    resumed = make(method, base=base, **changes)
+    resumed = make(method, base=base, **changes | (later or {}))
     resumed.load_state_dict(saved)
     run(resumed, 12 - stop)
     theirs = resumed.state_dict()["model"]
