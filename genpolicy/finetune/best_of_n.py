@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.data.demonstrations import Demonstrations
-from genpolicy.finetune.off_policy import OffPolicy, OffPolicyConfig, adam, descend
+from genpolicy.finetune.off_policy import OffPolicy, adam, descend
+from genpolicy.finetune.off_policy_config import OffPolicyConfig
 from genpolicy.finetune.rollout import at_least_one
 from genpolicy.finetune.transitions import Rows
 from genpolicy.policies.base import ChunkPolicy

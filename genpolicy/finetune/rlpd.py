@@ -18,7 +18,8 @@ from torch import Tensor
 
 from genpolicy.data.demonstrations import Demonstrations
 from genpolicy.data.normalizer import Normalizer
-from genpolicy.finetune.off_policy import OffPolicy, OffPolicyConfig, adam, descend
+from genpolicy.finetune.off_policy import OffPolicy, adam, descend
+from genpolicy.finetune.off_policy_config import OffPolicyConfig
 from genpolicy.finetune.rollout import positive
 from genpolicy.finetune.transitions import Rows
 from genpolicy.policies.gaussian import GaussianPolicy, squashed
