@@ -49,6 +49,8 @@ class PlaceExpert(ScriptedExpert):
 
     place: ClassVar[Array]  # [3] m, where the object is let go of
     carry_height: ClassVar[float]  # m, of the gripper on the way there
+    # m in x: rising, the hand keeps as far from the base, where the arm would fold up.
+    nearest: ClassVar[float] = -np.inf
     # When it is near enough to be lowered and to be let go of, m:
     above_place: ClassVar[float] = REACHED
     at_place: ClassVar[float] = REACHED
@@ -100,6 +102,7 @@ class PlaceExpert(ScriptedExpert):
         up, across = eef.copy(), eef + self.place - sight.thing
         carry = across.copy()
         up[:, 2] = carry[:, 2] = self.carry_height
+        up[:, 0] = np.maximum(up[:, 0], self.nearest)
         opening = self._phases.steps[:, None] < OPEN_STEPS
         away = np.where(opening, eef, up)
         return self._phases.of([via, over, down, grasp, up, carry, across, away])
