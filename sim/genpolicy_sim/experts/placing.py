@@ -51,6 +51,8 @@ class PlaceExpert(ScriptedExpert):
     carry_height: ClassVar[float]  # m, of the gripper on the way there
     # m in x: rising, the hand keeps as far from the base, where the arm would fold up.
     nearest: ClassVar[float] = -np.inf
+    # m/rad short of the place while the hand is not turned: it swings round out of the arm's reach.
+    hold_back: ClassVar[float] = 0.0
     # When it is near enough to be lowered and to be let go of, m:
     above_place: ClassVar[float] = REACHED
     at_place: ClassVar[float] = REACHED
@@ -85,12 +87,13 @@ class PlaceExpert(ScriptedExpert):
         aim = np.where(carrying[:, None], self._held_aim(sight), aim)
         opening = (self._phases.now == RELEASE) & (self._phases.steps < OPEN_STEPS)
         aim = np.where(opening[:, None], sight.quat, aim)
-        target = self._target(sight, grasp)
-        self._advance(sight, target, aim)
+        unturned = np.linalg.norm(turn_to(sight.quat, aim), axis=1) - TURNED
+        self._advance(sight, self._target(sight, grasp, unturned), unturned)
         closed = (self._phases.now >= GRASP) & (self._phases.now < RELEASE)
-        return move(eef, quat, self._target(sight, grasp), aim, np.where(closed, 1.0, -1.0))
+        target = self._target(sight, grasp, unturned)
+        return move(eef, quat, target, aim, np.where(closed, 1.0, -1.0))
 
-    def _target(self, sight: Sight, grasp: Array) -> Array:
+    def _target(self, sight: Sight, grasp: Array, unturned: Array) -> Array:
         """Where the end effector goes in its present phase, ``[N, 3]``."""
         eef, beside = sight.eef, np.linalg.norm((grasp - sight.eef)[:, :2], axis=1)
         over, down = grasp.copy(), grasp.copy()
@@ -103,23 +106,23 @@ class PlaceExpert(ScriptedExpert):
         carry = across.copy()
         up[:, 2] = carry[:, 2] = self.carry_height
         up[:, 0] = np.maximum(up[:, 0], self.nearest)
+        carry[:, 0] -= self.hold_back * np.maximum(unturned, 0.0)
         opening = self._phases.steps[:, None] < OPEN_STEPS
         away = np.where(opening, eef, up)
         return self._phases.of([via, over, down, grasp, up, carry, across, away])
 
-    def _advance(self, sight: Sight, target: Array, aim: Array) -> None:
+    def _advance(self, sight: Sight, target: Array, unturned: Array) -> None:
         """Enter the next phase where the present one's goal is reached."""
         phase, steps = self._phases.now, self._phases.steps
         off = target - sight.eef
         off[phase == CARRY, 2] = 0.0
         off[phase == LOWER, :2] = 0.0
         distance = np.linalg.norm(off, axis=1)
-        turned = np.linalg.norm(turn_to(sight.quat, aim), axis=1) < TURNED
         near, limits = np.zeros(self.num_envs, np.bool_), np.full(RELEASE, REACHED)
         limits[[DESCEND, CARRY, LOWER]] = 0.5 * REACHED, self.above_place, self.at_place
         moving = phase < RELEASE
         near[moving] = distance[moving] < limits[phase[moving]]
-        near &= turned | (phase == VIA)
+        near &= (unturned < 0.0) | (phase == VIA)
         near = np.where(phase == GRASP, steps >= GRASP_STEPS, near)
         self._phases.steps += 1
         self._phases.enter(near & moving, phase + 1)

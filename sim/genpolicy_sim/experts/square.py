@@ -11,7 +11,8 @@ from genpolicy_sim.quaternions import multiply, rotate, yaw
 HANDLE = np.array([0.06, 0.0, 0.0])  # m in the nut's frame, where the hand takes it
 LEAST_TURN, MOST_TURN = np.radians([-100.0, 205.0])  # that the arm's last joint allows the hand
 TURN_STEP = 1.0  # rad at once: never the short way round through the joint's limit
-SQUARE_TURN = np.array(np.pi)  # rad, the nut's over the peg: its handle towards the arm, which it reaches
+# rad, the nut's over the peg: its handle towards the arm, which it reaches.
+SQUARE_TURN = np.array(np.pi)
 
 
 class SquareExpert(PlaceExpert):
@@ -20,6 +21,7 @@ class SquareExpert(PlaceExpert):
     place = np.array([0.23, 0.1, 0.9])  # m, about the upper half of the peg
     carry_height = 1.0  # m: the nut passes 4 cm above the peg
     nearest = -0.1
+    hold_back = 0.2
     above_place = 0.005
 
     def _begin(self, mask: Mask) -> None:
