@@ -7,6 +7,7 @@ from genpolicy_sim.experts.can import CanExpert
 from genpolicy_sim.experts.lift import LiftExpert
 from genpolicy_sim.experts.push_t import PushTExpert
 from genpolicy_sim.experts.square import SquareExpert
+from genpolicy_sim.experts.transport import TransportExpert
 
 EXPERTS = {
     "avoid": AvoidExpert,
@@ -14,4 +15,5 @@ EXPERTS = {
     "lift": LiftExpert,
     "push_t": PushTExpert,
     "square": SquareExpert,
+    "transport": TransportExpert,
 }

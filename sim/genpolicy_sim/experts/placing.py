@@ -1,4 +1,4 @@
-"""What Can's and Square's experts share: fetch one object, carry it to its place, let it go."""
+"""What the experts of Can, Square and Transport share: fetch, carry to its place, let go."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genpolicy_sim.experts.scripted import (
     move,
     turn_to,
 )
+from genpolicy_sim.quaternions import XYZW
 
 VIA, HOVER, DESCEND, GRASP, RAISE, CARRY, LOWER, RELEASE = range(8)
 SIDE_OFFSET = 0.08  # m to the left or right of the object on the way to it
-HOVER_HEIGHT = 0.08  # m above the object before descending
 FAR = 0.1  # m beside the object: fly high, over what stands around
 # Descending, the hand stays FUNNEL times as high above the object as it is off its middle.
 CENTRED, FUNNEL = 0.01, 5.0
@@ -40,14 +40,18 @@ class Sight(NamedTuple):
     thing_quat: Array  # [N, 4]
 
 
-class PlaceExpert(ScriptedExpert):
-    """By a via-point over the object, down, grasp, up, over its place, down, open and up.
+class Placing:
+    """One arm's plan in N environments: fetch an object, carry it to its place, let it go.
 
-    An object that slips, and an attempt that lasts too long, start over; options as
-    ``ScriptedExpert``.
+    By a via-point over the object, down, grasp, up, over its place, down, open and up. An object
+    that slips, and an attempt that lasts too long, start over.
     """
 
-    place: ClassVar[Array]  # [3] m, where the object is let go of
+    num_envs: int  # N
+    _phases: Phases
+    _side: Array  # [N] -1 or 1, of the via-point
+    place: Array  # [3] or [N, 3] m, where the object is let go of
+    hover_height: ClassVar[float] = 0.08  # m above the object before descending
     carry_height: ClassVar[float]  # m, of the gripper on the way there
     # m in x: rising, the hand keeps as far from the base, where the arm would fold up.
     nearest: ClassVar[float] = -np.inf
@@ -57,19 +61,6 @@ class PlaceExpert(ScriptedExpert):
     above_place: ClassVar[float] = REACHED
     at_place: ClassVar[float] = REACHED
 
-    def __init__(
-        self,
-        num_envs: int,
-        rng: np.random.Generator,
-        noise: float = 0.3,
-        bimodal: bool = True,
-    ) -> None:
-        super().__init__(num_envs, rng, noise, bimodal)
-        self._phases = Phases(num_envs)
-
-    def _begin(self, mask: Mask) -> None:
-        self._phases.enter(mask, VIA if self.bimodal else HOVER)
-
     def _grasp(self, sight: Sight) -> tuple[Array, Array]:
         """Where and how the hand takes the object: ``[N, 3]`` m and wxyz ``[N, 4]``."""
         raise NotImplementedError
@@ -78,9 +69,12 @@ class PlaceExpert(ScriptedExpert):
         """How the hand is turned to carry and place the object: wxyz ``[N, 4]``."""
         raise NotImplementedError
 
-    def _plan(self, obs: dict[str, Array]) -> Array:
-        eef, quat, thing = obs["robot0_eef_pos"], obs["robot0_eef_quat"], obs["object"]
-        sight = Sight(eef, quat[:, WXYZ], thing[:, 7:10], thing[:, 10:14][:, WXYZ])
+    def _ready(self) -> Mask:
+        """``[N]`` whether the next phase may begin when this one's goal is reached."""
+        return np.ones(self.num_envs, np.bool_)
+
+    def _follow(self, sight: Sight) -> Array:
+        """Actions ``[N, 7]`` in the world's frame, without noise."""
         grasp, aim = self._grasp(sight)
         self._start_over(sight, grasp)
         carrying = (self._phases.now == CARRY) | (self._phases.now == LOWER)
@@ -91,14 +85,14 @@ class PlaceExpert(ScriptedExpert):
         self._advance(sight, self._target(sight, grasp, unturned), unturned)
         closed = (self._phases.now >= GRASP) & (self._phases.now < RELEASE)
         target = self._target(sight, grasp, unturned)
-        return move(eef, quat, target, aim, np.where(closed, 1.0, -1.0))
+        return move(sight.eef, sight.quat[:, XYZW], target, aim, np.where(closed, 1.0, -1.0))
 
     def _target(self, sight: Sight, grasp: Array, unturned: Array) -> Array:
         """Where the end effector goes in its present phase, ``[N, 3]``."""
         eef, beside = sight.eef, np.linalg.norm((grasp - sight.eef)[:, :2], axis=1)
         over, down = grasp.copy(), grasp.copy()
-        over[:, 2] += HOVER_HEIGHT
-        down[:, 2] += np.clip(FUNNEL * (beside - CENTRED), 0.0, HOVER_HEIGHT)
+        over[:, 2] += self.hover_height
+        down[:, 2] += np.clip(FUNNEL * (beside - CENTRED), 0.0, self.hover_height)
         via = over.copy()
         via[:, 1] += SIDE_OFFSET * self._side
         over[beside > FAR, 2] = self.carry_height
@@ -125,7 +119,7 @@ class PlaceExpert(ScriptedExpert):
         near &= (unturned < 0.0) | (phase == VIA)
         near = np.where(phase == GRASP, steps >= GRASP_STEPS, near)
         self._phases.steps += 1
-        self._phases.enter(near & moving, phase + 1)
+        self._phases.enter(near & moving & self._ready(), phase + 1)
 
     def _start_over(self, sight: Sight, grasp: Array) -> None:
         """Let go where the object is not in the hand, and approach again."""
@@ -135,3 +129,24 @@ class PlaceExpert(ScriptedExpert):
         late = (phase < RELEASE) & (steps > PATIENCE)
         self._phases.enter((phase == RELEASE) & (steps > RELEASE_STEPS), HOVER)
         self._phases.enter(lost | late, RELEASE)
+
+
+class PlaceExpert(Placing, ScriptedExpert):
+    """An expert that carries one object to its place; options as ``ScriptedExpert``."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        rng: np.random.Generator,
+        noise: float = 0.3,
+        bimodal: bool = True,
+    ) -> None:
+        super().__init__(num_envs, rng, noise, bimodal)
+        self._phases = Phases(num_envs)
+
+    def _begin(self, mask: Mask) -> None:
+        self._phases.enter(mask, VIA if self.bimodal else HOVER)
+
+    def _plan(self, obs: dict[str, Array]) -> Array:
+        eef, quat, thing = obs["robot0_eef_pos"], obs["robot0_eef_quat"], obs["object"]
+        return self._follow(Sight(eef, quat[:, WXYZ], thing[:, 7:10], thing[:, 10:14][:, WXYZ]))
