@@ -46,8 +46,10 @@ BASE_DISTANCE = 0.81  # m in y from between the arms to their bases
 # rad that a hand leans away from its arm, and back, to level the hammer: back, it would stretch.
 MOST_OUT, MOST_BACK = 0.7, 0.05
 DROP = np.array([0.0, 0.0, 0.1])  # m above a bin's floor, where things are let go of
+STEEP = 0.9  # sine of the handle's slope, from which on its direction says nothing
 REACH = 0.2  # m in y, beyond which the hammer lies on an arm's own side
-APART = 0.18  # m between the hands: the first has left the hammer
+APART = 0.25  # m between the hands: the first is out of the way of the hammer
+GRIPPED = 0.008  # m from the middle to a finger with the handle between the two
 
 
 # An arm's job [N], and from where and to where [2, N, 3], as ``Arm.wish``.
@@ -99,7 +101,8 @@ class TransportExpert(ScriptedExpert):
         things = _things(obs["object"])
         apart = np.linalg.norm(hands[0] - hands[1], axis=1) > APART
         offered = first.about(HAMMER) & (first.phase == LOWER)
-        taken = second.about(HAMMER) & (second.grasped() | second.holding())
+        gripped = obs["robot1_gripper_qpos"][:, 0] > GRIPPED
+        taken = second.about(HAMMER) & (second.grasped() & gripped | second.holding())
         taking = second.about(HAMMER) & (second.phase == GRASP)
         first.wish(*_first_wishes(things), keep=offered & ~taken)
         second.wish(*_second_wishes(things, offered), keep=taking & ~apart)
@@ -211,6 +214,7 @@ class Arm(Placing):
         x = rotate(sight.thing_quat, np.array([1.0, 0.0, 0.0]))
         # The fingers close across the handle; trash and lid are the same after a quarter turn.
         across = np.arctan2(-along[:, 0], along[:, 1])
+        across[(np.abs(along[:, 2]) > STEEP) | (self.phase == RELEASE)] = 0.0
         turn = np.where(hammer, across, _quarter(np.arctan2(x[:, 1], x[:, 0])))
         grasp = sight.thing + np.where(hammer[:, None], self.end * HOLD[1] * along, 0.0)
         out = sight.eef[:, :2] - [0.0, self.end * BASE_DISTANCE]
