@@ -45,7 +45,10 @@ HOME = np.array([0.0, 0.35, 0.95])  # m, from between the arms, where they wait
 BASE_DISTANCE = 0.81  # m in y from between the arms to their bases
 # rad that a hand leans away from its arm, and back, to level the hammer: back, it would stretch.
 MOST_OUT, MOST_BACK = 0.7, 0.05
-DROP = np.array([0.0, 0.0, 0.1])  # m above a bin's floor, where things are let go of
+# m from the middle of a bin's floor, where things are let go of: away from the arm, which folds up
+# where it is near its base, and sticks.
+DROPS = np.array([[0.0, -0.07, 0.1], [0.0, -0.02, 0.1]])
+OUT = np.array([[0.0, 0.03, 0.0], [0.0, 0.1, 0.0]])  # m, rising with things and without: so too
 STEEP = 0.9  # sine of the handle's slope, from which on its direction says nothing
 REACH = 0.2  # m in y, beyond which the hammer lies on an arm's own side
 APART = 0.25  # m between the hands: the first is out of the way of the hammer
@@ -195,8 +198,9 @@ class Arm(Placing):
         # Rising from where it happens to be, it would scrape along a bin's wall or fold up.
         hold = self.end * HOLD * self.about(HAMMER)[:, None]
         away = (self.phase == RELEASE) & (self._phases.steps >= OPEN_STEPS)
-        for mask, over in ((self.phase == RAISE, self.origin), (away, self.place)):
-            target[mask, :2] = (over + hold)[mask, :2]
+        hold, raised = hold - self.end * OUT[:, None], self.phase == RAISE
+        for mask, over, by in ((raised, self.origin, hold[0]), (away, self.place, hold[1])):
+            target[mask, :2] = (over + by)[mask, :2]
         # Pursuing what both hold, the two would push each other away.
         target[self._keep & self.grasped()] = MEET + self.end * HOLD
         return target
@@ -253,7 +257,7 @@ def _second_wishes(things: Things, offered: Mask) -> Wish:
     near = (things.hammer[:, 1] > REACH) & ~things.delivered
     job = np.where(things.cleared, np.where(near | offered, HAMMER, WAIT), OWN)
     origins = np.stack([things.target, np.broadcast_to(MEET, things.target.shape)])
-    return job, origins, np.stack([things.trash_bin, things.target]) + DROP
+    return job, origins, np.stack([things.trash_bin, things.target]) + DROPS[:, None]
 
 
 def _quarter(angle: Array) -> Array:
