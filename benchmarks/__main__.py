@@ -13,7 +13,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("robosuite", "tasks", "dppo_update", "gorl_throughput", "onnx", "control_loop")
+SCRIPTS = (
+    "robosuite",
+    "tasks",
+    "dppo_update",
+    "gorl_throughput",
+    "expo_update",
+    "onnx",
+    "control_loop",
+)
 
 
 def main() -> None:

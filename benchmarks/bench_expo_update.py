@@ -8,7 +8,8 @@ batch, one step of base, edit policy and temperature. All variants run in turn, 
 one process; the ratios are between medians of the same run.
 
 - ``ours`` draws the base's samples of the next state in every critic step, as the paper does;
-- ``ours, stored samples`` draws them once per state (``algo.stored_samples``, the default);
+- ``stored`` draws them once per state (``algo.stored_samples``, the default);
+- ``bf16`` compares candidates and imitates in bfloat16 (the default where the hardware has it);
 - ``plain`` has one module per critic and a loop over them, evaluates all of them wherever a pair is
   wanted, and repeats the observation for every sample.
 """
@@ -66,10 +67,10 @@ def transitions(count: int) -> dict[str, Tensor]:
     }
 
 
-def ours(stored: bool) -> Callable[[], object]:
+def ours(stored: bool, bf16: bool) -> Callable[[], object]:
     config = EXPOConfig(
         updates=UTD, actor_every=UTD, batch_size=BATCH, samples=SAMPLES, critics=CRITICS,
-        stored_samples=stored, offline_ratio=0.0, value_range=(0.0, 1.0),
+        stored_samples=stored, bf16=bf16, offline_ratio=0.0, value_range=(0.0, 1.0),
     )  # fmt: skip
     algorithm = EXPO(base(), NoEnv(), config, seed=0)
     rows = transitions(5000) | {"ended": torch.zeros(5000, dtype=torch.bool)}
@@ -159,7 +160,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    variants = {"plain": plain(), "ours": ours(False), "ours, stored samples": ours(True)}
+    variants = {
+        "plain": plain(),
+        "ours": ours(False, False),
+        "ours, stored": ours(True, False),
+        "ours, bf16": ours(False, True),
+        "ours, stored, bf16": ours(True, True),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for round_number in range(ROUNDS + 1):
         for name, update in variants.items():
