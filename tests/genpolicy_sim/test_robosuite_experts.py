@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 # Attempts and how many of them succeed at least: well below the rates in the README.
-ATTEMPTS = {"can": (24, 20), "square": (24, 20)}
-PLACE = {"can": slice(7, 10), "square": slice(7, 10)}  # of what is fetched, in "object"
+ATTEMPTS = {"can": (24, 20), "square": (24, 20), "transport": (6, 2)}
+# Of what is fetched, in "object".
+PLACE = {"can": slice(7, 10), "square": slice(7, 10), "transport": slice(14, 17)}
 per_task = pytest.mark.parametrize("task", ATTEMPTS)
 
 

@@ -217,9 +217,11 @@ class Arm(Placing):
         along, hammer = self._along(sight), self.about(HAMMER)
         x = rotate(sight.thing_quat, np.array([1.0, 0.0, 0.0]))
         # The fingers close across the handle; trash and lid are the same after a quarter turn.
-        across = np.arctan2(-along[:, 0], along[:, 1])
-        across[(np.abs(along[:, 2]) > STEEP) | (self.phase == RELEASE)] = 0.0
+        across = np.arctan2(-along[:, 0], along[:, 1]) * (np.abs(along[:, 2]) < STEEP)
         turn = np.where(hammer, across, _quarter(np.arctan2(x[:, 1], x[:, 0])))
+        turn[self.grasped() | (self.phase > GRASP)] = (
+            0.0  # after what it holds it would turn ever on
+        )
         grasp = sight.thing + np.where(hammer[:, None], self.end * HOLD[1] * along, 0.0)
         out = sight.eef[:, :2] - [0.0, self.end * BASE_DISTANCE]
         return grasp, leaning(pointing_down(turn - 0.5 * np.pi * self.end), out)
