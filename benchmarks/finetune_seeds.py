@@ -43,8 +43,9 @@ def train(args: argparse.Namespace, seed: int) -> None:
     """Train and evaluate one seed."""
     run = args.folder / str(seed)
     stop = [] if args.stop_at is None else [f"stop_at={args.stop_at}"]
+    init = [] if args.scratch else [f"init={args.base}"]
     trained(
-        run, args.folder / f"{seed}_done", f"experiment={args.experiment}", f"init={args.base}",
+        run, args.folder / f"{seed}_done", f"experiment={args.experiment}", *init,
         f"seed={seed}", f"seed0={SELECTION_SEED0}", *stop, *args.extra,
     )  # fmt: skip
     evaluated(run, args.folder / f"{seed}_eval", args.episodes, SEED0)
@@ -103,6 +104,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="of the runs; default runs/seeds/EXPERIMENT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 1001, 1002])
     parser.add_argument("--episodes", type=int, default=300)
+    parser.add_argument(
+        "--scratch", action="store_true", help="train without the base, which is only evaluated"
+    )
     parser.add_argument("--stop-at", type=float, help="score at which training ends")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--extra", nargs="*", default=[], help="further overrides of all runs")
