@@ -34,9 +34,7 @@ OWN, HAMMER, WAIT = range(3)  # what an arm is about: lid or trash, the hammer, 
 FIRST, SECOND = -1.0, 1.0  # where the arms stand, and which end of the hammer they take: y's sign
 UP = np.array([0.0, 0.0, 1.0])
 HOLD = np.array([0.0, 0.075, 0.0])  # m from the hammer's middle to where a hand takes its handle
-LID_GRASP = np.array(
-    [0.0, 0.0, 0.005]
-)  # m above the middle of the lid's handle: the fingers stay off the lid
+LID_GRASP = np.array([0.0, 0.0, 0.005])  # m from its handle's middle: the fingers stay off the lid
 START = np.array([0.2, -0.45, 0.0])  # m, about the middle of the bin that the hammer starts in
 ASIDE = np.array([-0.2, -0.45, 0.835])  # m, where the lid's handle is put
 LID_OFF = 0.0  # m in x, nearer than which the lid is off its bin
@@ -53,7 +51,6 @@ STEEP = 0.9  # sine of the handle's slope, from which on its direction says noth
 REACH = 0.2  # m in y, beyond which the hammer lies on an arm's own side
 APART = 0.25  # m between the hands: the first is out of the way of the hammer
 GRIPPED = 0.008  # m from the middle to a finger with the handle between the two
-
 
 # An arm's job [N], and from where and to where [2, N, 3], as ``Arm.wish``.
 Wish = tuple[NDArray[np.int64], Array, Array]
