@@ -34,9 +34,8 @@ LID_HEIGHT = 0.8 + 0.001 + 0.02 + 0.15
 HAMMER_HEIGHT = 0.8 + 0.001 + 0.015 + 0.01
 TRASH_HEIGHT = 0.8 + 0.001 + 0.02 + 0.01
 HAMMER_TURN, TRASH_TURN = np.pi / 6, 0.3 * np.pi  # rad, half the range of their orientations
-HAMMER_LYING = (
-    np.array([[0.0, 0.0, -1.0, 1.0], [0.0, 0.0, -1.0, -1.0]]) / 2**0.5
-)  # either way round
+# wxyz, either way round
+HAMMER_LYING = np.array([[0.0, 0.0, -1.0, 1.0], [0.0, 0.0, -1.0, -1.0]]) / 2**0.5
 # What is in its bin touches the bin's floor. Sensors, because contacts are lost between calls.
 SENSORS = """<sensor>
   <contact name="hammer_in_bin" data="found" body1="payload_root"
