@@ -61,6 +61,11 @@ def without_nulls(overrides: Iterable[str]) -> list[str]:
     ]
 
 
+def open_ended(overrides: Iterable[str]) -> list[str]:
+    """``expert.noise=0.1`` with the ``++`` that Hydra wants where every key is allowed."""
+    return [f"++{each}" if each.startswith("expert.") else each for each in overrides]
+
+
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
     """``later`` on top of ``earlier``: one override per key."""
     merged = {override.split("=", 1)[0]: override for override in earlier}
@@ -72,7 +77,7 @@ def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     register()
     _register_tasks()
     folder = str(data_path("configs"))
-    overrides = without_nulls(overrides)
+    overrides = open_ended(without_nulls(overrides))
     with initialize_config_dir(folder, job_name=f"genpolicy_{verb}", version_base=VERSION_BASE):
         return hydra_compose(config_name=verb, overrides=overrides)
 

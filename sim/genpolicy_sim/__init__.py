@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def expert(name: str, num_envs: int = 1, *, seed: int = 0, **kwargs: Any) -> Any
     """The scripted expert of a task: ``reset(mask)``, ``act(obs) -> actions [N, 1, Da]``.
 
     Raises:
-        GenpolicyError: the task has none.
+        GenpolicyError: the task has none, or an option that it does not take.
     """
     from genpolicy_sim.experts import EXPERTS
 
@@ -97,7 +98,13 @@ def expert(name: str, num_envs: int = 1, *, seed: int = 0, **kwargs: Any) -> Any
             f"task {name!r} has no scripted expert ({', '.join(EXPERTS)} have): let a policy act, "
             "checkpoint=RUN"
         )
-    return EXPERTS[name](num_envs, np.random.default_rng(seed), **kwargs)
+    kind = EXPERTS[name]
+    options = list(signature(kind).parameters)[2:]  # after num_envs and rng
+    if unknown := sorted(set(kwargs) - set(options)):
+        raise GenpolicyError(
+            f"the expert of task {name!r} has no option {unknown[0]!r}: it has {', '.join(options)}"
+        )
+    return kind(num_envs, np.random.default_rng(seed), **kwargs)
 
 
 def _entry_points() -> dict[str, EntryPoint]:

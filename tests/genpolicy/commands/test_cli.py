@@ -53,6 +53,7 @@ def test_verb_help_has_examples_and_documents_every_key(cli, verb):
         (["pretrain", "--fast"], "--fast is not an option"),
         (["finetune", "task=null"], "task=null: fine-tuning needs a simulated task"),
         (["collect", "task=null", "out=x.hdf5"], "task=null: collecting needs"),
+        (["collect", "out=x.hdf5", "expert.nois=1"], "no option 'nois': it has noise, bimodal"),
         (["finetune", "init=nowhere"], "checkpoint nowhere: no such file or folder"),
         (["eval", "checkpoint=nowhere.onnx"], r"nowhere\.onnx: no such file"),
         (["pretrain", "resume=nowhere"], "checkpoint nowhere: no such file"),
@@ -93,6 +94,12 @@ def test_cfg_prints_the_configuration_and_runs_nothing(cli, files):
     assert config["policy"]["name"] == "diffusion"
     assert config["data"]["path"] == "???"
     assert files() == []
+
+
+def test_options_of_the_expert_are_given_like_other_keys(cli):
+    code, out, _ = cli("collect", "--cfg", "job", "expert.noise=0.1", "expert.bimodal=false")
+    assert code == 0
+    assert yaml.safe_load(out)["expert"] == {"noise": 0.1, "bimodal": False}
 
 
 def test_run_folder_is_the_documented_one(cli, files, toy_pretrain):
