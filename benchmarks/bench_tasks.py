@@ -31,6 +31,7 @@ from typing import Any
 import genpolicy_sim
 import gymnasium
 import numpy as np
+from bench_robosuite import TASKS as ROBOSUITE
 from common import save
 from genpolicy_sim.batch_env import BatchEnv
 from mujoco.batch import Batch
@@ -44,8 +45,7 @@ COPIED = ("qpos", "qvel", "act", "qacc_warmstart")
 
 def tasks() -> list[str]:
     """All with the compiled engine: not robosuite's, which have their own, nor other people's."""
-    others = ("lift", "can", "square", "transport", "gym")
-    return [name for name in genpolicy_sim.tasks() if name not in others]
+    return [name for name in genpolicy_sim.tasks() if name not in (*ROBOSUITE, "gym")]
 
 
 def random_actions(env: BatchEnv, steps: int) -> np.ndarray:

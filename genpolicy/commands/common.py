@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -66,20 +66,17 @@ def one_process(verb: str) -> None:
         )
 
 
-def demonstrations(
-    data: DataConfig, task: TaskSpec | None, obs_keys: Sequence[str] | None = None
-) -> Demonstrations:
+def demonstrations(data: DataConfig, task: TaskSpec | None) -> Demonstrations:
     """The demonstrations of ``data``; says so where they come from another simulator's version.
 
     Args:
-        data: Files and what to read of them; its ``obs_keys`` come first.
+        data: Files and what to read of them.
         task: What they are for.
-        obs_keys: Observations to read; default: all of the task.
     """
     demos = read_demonstrations(
         data.path,
         task=task,
-        obs_keys=data.obs_keys or obs_keys,
+        obs_keys=data.obs_keys,
         max_episodes=data.max_episodes,
         mask=data.mask,
     )

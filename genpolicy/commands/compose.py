@@ -20,6 +20,7 @@ from genpolicy.runs.assets import data_path
 from genpolicy.spec import GenpolicyError
 
 VERSION_BASE = "1.3"
+OPEN_ENDED = ("expert.",)  # mappings in which every key is allowed
 
 
 def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -50,20 +51,17 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def without_nulls(overrides: Iterable[str]) -> list[str]:
-    """``group=null`` as ``group=none``: Hydra knows no null among the options of a group."""
-    groups = data_path("configs")
-    return [
-        override.replace("=null", "=none")
-        if override.endswith("=null") and (groups / override.removesuffix("=null")).is_dir()
-        else override
-        for override in overrides
-    ]
+def for_hydra(overrides: Iterable[str]) -> list[str]:
+    """What Hydra takes: ``group=none`` for null, and ``++`` where a mapping has no fixed keys."""
+    return [_for_hydra(override) for override in overrides]
 
 
-def open_ended(overrides: Iterable[str]) -> list[str]:
-    """``expert.noise=0.1`` with the ``++`` that Hydra wants where every key is allowed."""
-    return [f"++{each}" if each.startswith("expert.") else each for each in overrides]
+def _for_hydra(override: str) -> str:
+    if override.startswith(OPEN_ENDED):
+        return f"++{override}"
+    group = override.removesuffix("=null")
+    is_null = group != override and (data_path("configs") / group).is_dir()
+    return f"{group}=none" if is_null else override
 
 
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> list[str]:
@@ -77,7 +75,7 @@ def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     register()
     _register_tasks()
     folder = str(data_path("configs"))
-    overrides = open_ended(without_nulls(overrides))
+    overrides = for_hydra(overrides)
     with initialize_config_dir(folder, job_name=f"genpolicy_{verb}", version_base=VERSION_BASE):
         return hydra_compose(config_name=verb, overrides=overrides)
 

@@ -47,7 +47,7 @@ def run(config: Finetune, invocation: Invocation) -> Path:
         make_env(config.task, n, base.spec.obs_steps) for n in (share, config.num_envs)
     )
     check_task(base.spec, env)
-    demos = demonstrations(config.data, env.spec) if config.data.path else None
+    demos = None if config.data.path is None else demonstrations(config.data, env.spec)
     if demos is not None:
         check_task(replace(base.spec, task=demos.task), env)
     algorithm = build_algorithm(config.algo["name"], base, env, _algo(config), config.seed, demos)

@@ -21,9 +21,9 @@ from genpolicy.commands.compose import (
     VERSION_BASE,
     compose,
     explain,
+    for_hydra,
     merge_overrides,
     resolve,
-    without_nulls,
 )
 from genpolicy.commands.configs import COMMANDS
 from genpolicy.commands.schemas import build
@@ -98,7 +98,7 @@ def _sweep(verb: str, overrides: list[str]) -> int:
         raise GenpolicyError("a sweep starts new runs in new folders: leave out resume and run_dir")
     resolve(compose(verb, _first_of_each(overrides)))  # mistakes end it before anything is written
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [f"genpolicy_{verb}", "--multirun", *SWEEP, *without_nulls(overrides)]
+    sys.argv = [f"genpolicy_{verb}", "--multirun", *SWEEP, *for_hydra(overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions instead of Hydra's own exit
     folder = str(data_path("configs"))
     try:

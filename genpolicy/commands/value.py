@@ -7,6 +7,7 @@ Examples:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from genpolicy.commands.common import (
@@ -34,8 +35,9 @@ def run(config: Value, invocation: Invocation) -> Path:
     one_process("value")
     resumed = stored(config.resume)
     policy = load(config.checkpoint, device)
-    task = policy.spec.task
-    demos = demonstrations(config.data, task, [feature.name for feature in task.observations])
+    task, data = policy.spec.task, config.data
+    keys = data.obs_keys or [feature.name for feature in task.observations]
+    demos = demonstrations(replace(data, obs_keys=keys), task)
     seeding.seed_torch(config.seed)
     algorithm = CalQL(
         build_component("algo", config.algo, CalQLConfig), policy, demos, config.seed, device

@@ -64,8 +64,12 @@ class Replay:
 
     def follows(self, index: Tensor) -> Tensor:
         """The rows in which the environments of rows ``index`` went on, −1 for the newest."""
-        newer = (self._added - 1 - index) % self.capacity
-        return torch.where(newer >= self.stride, (index + self.stride) % self.capacity, -1)
+        goes_on = self._newer(index) >= self.stride
+        return torch.where(goes_on, (index + self.stride) % self.capacity, -1)
+
+    def _newer(self, index: Tensor) -> Tensor:
+        """How many transitions came after those in rows ``index``."""
+        return (self._added - 1 - index) % self.capacity
 
     def newest(self, count: int) -> Tensor:
         """The rows of the ``count`` transitions that came last."""
@@ -75,8 +79,8 @@ class Replay:
         """All rows of the episodes whose last ones are ``index``, as far as they are still here."""
         found = [index]
         while len(index):
-            older = (self._added - 1 - index) % self.capacity + self.stride
-            index = (index - self.stride)[older < len(self)] % self.capacity
+            still_here = self._newer(index) + self.stride < len(self)
+            index = (index - self.stride)[still_here] % self.capacity
             index = index[~self.rows["ended"][index]]
             found.append(index)
         return torch.cat(found)

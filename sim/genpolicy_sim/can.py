@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from genpolicy.spec import VecEnv
 from genpolicy_sim import robosuite_task
 from genpolicy_sim.osc import Array
-from genpolicy_sim.placing import PARKED, PlaceSim
+from genpolicy_sim.placing import PlaceSim, park
 from genpolicy_sim.quaternions import yaw
 from genpolicy_sim.rendering import View
-from genpolicy_sim.robosuite_task import MODEL_SEED, Scene, arms_at_rest
+from genpolicy_sim.robosuite_task import MODEL_SEED, Scene, arms_at_rest, put
 
 DRAW_DIM = 10  # random numbers in an initial state
 BIN = np.array([0.1, -0.25])  # m, middle of the bin where the can starts
@@ -70,12 +70,9 @@ def initial_qpos(draws: Array) -> Array:
     """
     qpos, model = arms_at_rest(scene(), draws[:, :7]), scene().model
     for name in ("Milk", "Bread", "Cereal"):
-        address = model.joint(f"{name}_joint0").qposadr[0]
-        qpos[:, address : address + 7] = PARKED
-    can = model.joint("Can_joint0").qposadr[0]
-    qpos[:, can : can + 2] = BIN + draws[:, 7:9]
-    qpos[:, can + 2] = START_HEIGHT
-    qpos[:, can + 3 : can + 7] = yaw(0.5 * np.pi * (1.0 + draws[:, 9]))
+        park(qpos, model, f"{name}_joint0")
+    turn = yaw(0.5 * np.pi * (1.0 + draws[:, 9]))
+    put(qpos, model, "Can_joint0", BIN + draws[:, 7:9], START_HEIGHT, turn)
     return qpos
 
 

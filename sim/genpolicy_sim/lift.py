@@ -14,7 +14,7 @@ from genpolicy_sim import robosuite_task
 from genpolicy_sim.osc import Array
 from genpolicy_sim.quaternions import XYZW, yaw
 from genpolicy_sim.rendering import View
-from genpolicy_sim.robosuite_task import MODEL_SEED, SUBSTEPS, Scene, TaskSim, arms_at_rest
+from genpolicy_sim.robosuite_task import MODEL_SEED, SUBSTEPS, Scene, TaskSim, arms_at_rest, put
 
 __all__ = ["MODEL_SEED", "SUBSTEPS", "LiftSim", "draw", "initial_qpos", "make", "scene"]
 
@@ -49,10 +49,9 @@ def initial_qpos(draws: Array, cube_range: tuple[float, float]) -> Array:
     Gaussian noise on the posture; cube uniform on an area, with uniform yaw, just above the table.
     """
     qpos = arms_at_rest(scene(), draws[:, :7])
-    cube = scene().model.joint("cube_joint0").qposadr[0]
-    qpos[:, cube : cube + 2] = cube_range * draws[:, 7:9]
-    qpos[:, cube + 2] = TABLE_HEIGHT + DROP_HEIGHT + scene().cube_half_size[2]
-    qpos[:, cube + 3 : cube + 7] = yaw(0.5 * np.pi * (1.0 + draws[:, 9]))
+    height = TABLE_HEIGHT + DROP_HEIGHT + scene().cube_half_size[2]
+    turn = yaw(0.5 * np.pi * (1.0 + draws[:, 9]))
+    put(qpos, scene().model, "cube_joint0", cube_range * draws[:, 7:9], height, turn)
     return qpos
 
 

@@ -1,18 +1,25 @@
 """What Can and Square share: one object is carried to its place and let go of there."""
 
+# MuJoCo's names come from a compiled module without stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.spec import Feature
 from genpolicy_sim.osc import Array, Goal
-from genpolicy_sim.quaternions import XYZW, conjugate, multiply, rotate, upper
-from genpolicy_sim.robosuite_task import TaskSim
+from genpolicy_sim.quaternions import XYZW, conjugate, multiply, rotate, upper, yaw
+from genpolicy_sim.robosuite_task import TaskSim, put
 
-PARKED = (10.0, 10.0, 10.0, 1.0, 0.0, 0.0, 0.0)  # pose of robosuite's objects that do not take part
+
+def park(qpos: Array, model: mujoco.MjModel, joint: str) -> None:
+    """Put an object that does not take part where robosuite does: far away."""
+    put(qpos, model, joint, np.full((len(qpos), 2), 10.0), 10.0, yaw(np.zeros(len(qpos))))
 
 
 class PlaceSim(TaskSim):

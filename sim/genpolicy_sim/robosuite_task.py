@@ -9,6 +9,7 @@ achieved: a subclass of ``TaskSim`` and a factory that calls ``make``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,25 @@ def arms_at_rest(scene: Scene, noise: Array) -> Array:
     return qpos
 
 
-class TaskSim(ArmSim):
+def put(
+    qpos: Array, model: mujoco.MjModel, joint: str, place: Array, height: float, quat: Array
+) -> None:
+    """Give a free object a pose in joint positions ``qpos [n, nq]``.
+
+    Args:
+        qpos: written.
+        model: the scene.
+        joint: the object's.
+        place: ``[n, 2]`` m.
+        height: m.
+        quat: ``[n, 4]`` wxyz.
+    """
+    address = model.joint(joint).qposadr[0]
+    qpos[:, address : address + 2], qpos[:, address + 2] = place, height
+    qpos[:, address + 3 : address + 7] = quat
+
+
+class TaskSim(ArmSim, ABC):
     """N scenes of one task without episodes: goals in, physics, observations out.
 
     A control step of the training environment is ``control_step(action)``: the goal of
@@ -123,13 +142,13 @@ class TaskSim(ArmSim):
             mujoco.mju_quat2Mat(base.reshape(9), model.body(f"robot{a}_base").quat)
 
     @staticmethod
+    @abstractmethod
     def draw(rng: np.random.Generator, count: int, /) -> Array:
         """Random numbers ``[count, draw_dim]`` that encode initial states."""
-        raise NotImplementedError
 
+    @abstractmethod
     def initial_qpos(self, draws: Array) -> Array:
         """Initial joint positions ``[n, nq]``, distributed as robosuite's."""
-        raise NotImplementedError
 
     def start(self, ids: NDArray[np.intp], draws: Array) -> None:
         """Put environments ``ids`` into the initial states that ``draws [n, draw_dim]`` encode."""
@@ -158,13 +177,13 @@ class TaskSim(ArmSim):
             part[:, 7:9] = report.qpos[:, fingers]
         self.observe_objects(out[:, 9 * self.num_arms :])
 
+    @abstractmethod
     def observe_objects(self, out: Array) -> None:
         """Write what is observed of the objects."""
-        raise NotImplementedError
 
+    @abstractmethod
     def success(self) -> NDArray[np.bool_]:
         """``[N]`` whether the task is achieved."""
-        raise NotImplementedError
 
     def outcome(self) -> Outcome:
         """Sparse reward: 1 while the task is achieved."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from genpolicy.spec import VecEnv
 from genpolicy_sim import robosuite_task
 from genpolicy_sim.osc import Array
-from genpolicy_sim.placing import PARKED, PlaceSim
+from genpolicy_sim.placing import PlaceSim, park
 from genpolicy_sim.quaternions import yaw
 from genpolicy_sim.rendering import View
-from genpolicy_sim.robosuite_task import MODEL_SEED, Scene, arms_at_rest
+from genpolicy_sim.robosuite_task import MODEL_SEED, Scene, arms_at_rest, put
 
 DRAW_DIM = 10  # random numbers in an initial state
 START_MIDDLE = np.array([-0.1125, 0.1675])  # m, of the area where nuts start
@@ -41,12 +41,9 @@ def initial_qpos(draws: Array) -> Array:
     Gaussian noise on the posture; the nut flat above the table, with uniform yaw.
     """
     qpos, model = arms_at_rest(scene(), draws[:, :7]), scene().model
-    other = model.joint("RoundNut_joint0").qposadr[0]
-    qpos[:, other : other + 7] = PARKED
-    nut = model.joint("SquareNut_joint0").qposadr[0]
-    qpos[:, nut : nut + 2] = START_MIDDLE + START_HALF * draws[:, 7:9]
-    qpos[:, nut + 2] = START_HEIGHT
-    qpos[:, nut + 3 : nut + 7] = yaw(0.5 * np.pi * (1.0 + draws[:, 9]))
+    park(qpos, model, "RoundNut_joint0")
+    place, turn = START_MIDDLE + START_HALF * draws[:, 7:9], yaw(0.5 * np.pi * (1.0 + draws[:, 9]))
+    put(qpos, model, "SquareNut_joint0", place, START_HEIGHT, turn)
     return qpos
 
 

@@ -22,7 +22,7 @@ from genpolicy_sim import robosuite_task
 from genpolicy_sim.osc import Array
 from genpolicy_sim.quaternions import XYZW, multiply, rotate, upper, yaw
 from genpolicy_sim.rendering import View
-from genpolicy_sim.robosuite_task import MODEL_SEED, Scene, TaskSim, arms_at_rest
+from genpolicy_sim.robosuite_task import MODEL_SEED, Scene, TaskSim, arms_at_rest, put
 
 DRAW_DIM = 14 + 9  # random numbers in an initial state
 SPREAD = 0.005  # m, half the extent in x and y of where a bin starts
@@ -78,9 +78,7 @@ def initial_qpos(draws: Array) -> Array:
         ("transport_trash_bin_joint0", trash, BIN_HEIGHT, still),
         ("transport_start_bin_lid_joint0", start, LID_HEIGHT, still),
     ):
-        address = model.joint(joint).qposadr[0]
-        qpos[:, address : address + 2], qpos[:, address + 2] = middle, height
-        qpos[:, address + 3 : address + 7] = quat
+        put(qpos, model, joint, middle, height, quat)
     return qpos
 
 

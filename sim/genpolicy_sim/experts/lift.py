@@ -6,17 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.spec import Observation
-
-Array = NDArray[np.float64]
+from genpolicy_sim.experts.scripted import POSITION_SCALE, ROTATION_NOISE, ROTATION_SCALE, Array
 
 VIA, HOVER, DESCEND, GRASP, LIFT = range(5)
 SIDE_OFFSET = 0.08  # m to the left or right of the cube on the way to it
 HOVER_HEIGHT = 0.08  # m above the cube before descending
 REACHED = 0.02  # m
 GRASP_STEPS = 8  # control steps that the fingers need to close
-POSITION_SCALE = 0.05  # m per unit action
-ROTATION_SCALE = 0.5  # rad per unit action
-ROTATION_NOISE = 0.5  # of the noise on translation
 
 
 class LiftExpert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class Sight(NamedTuple):
     thing_quat: Array  # [N, 4]
 
 
-class Placing:
+class Placing(ABC):
     """One arm's plan in N environments: fetch an object, carry it to its place, let it go.
 
     By a via-point over the object, down, grasp, up, over its place, down, open and up. An object
@@ -61,13 +62,13 @@ class Placing:
     above_place: ClassVar[float] = REACHED
     at_place: ClassVar[float] = REACHED
 
+    @abstractmethod
     def _grasp(self, sight: Sight) -> tuple[Array, Array]:
         """Where and how the hand takes the object: ``[N, 3]`` m and wxyz ``[N, 4]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _held_aim(self, sight: Sight) -> Array:
         """How the hand is turned to carry and place the object: wxyz ``[N, 4]``."""
-        raise NotImplementedError
 
     def _ready(self) -> Mask:
         """``[N]`` whether the next phase may begin when this one's goal is reached."""
@@ -134,15 +135,8 @@ class Placing:
 class PlaceExpert(Placing, ScriptedExpert):
     """An expert that carries one object to its place; options as ``ScriptedExpert``."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        rng: np.random.Generator,
-        noise: float = 0.3,
-        bimodal: bool = True,
-    ) -> None:
-        super().__init__(num_envs, rng, noise, bimodal)
-        self._phases = Phases(num_envs)
+    def _set_up(self) -> None:
+        self._phases = Phases(self.num_envs)
 
     def _begin(self, mask: Mask) -> None:
         self._phases.enter(mask, VIA if self.bimodal else HOVER)

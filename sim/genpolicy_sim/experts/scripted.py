@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ LEAN_FROM, LEAN_RATE, MOST_LEAN = 0.65, 2.5, 0.4  # m, rad/m, rad
 WXYZ = [3, 0, 1, 2]  # columns of a quaternion xyzw in MuJoCo's order
 
 
-class ScriptedExpert:
+class ScriptedExpert(ABC):
     """An expert for N environments: actions of a plan that sees observations only, and noise.
 
     All random numbers of an episode are drawn when it begins, one environment after the other: the
@@ -50,6 +52,11 @@ class ScriptedExpert:
         self._step = np.zeros(num_envs, np.int64)
         self._side = np.ones(num_envs)
         self._noise = np.zeros((num_envs, NOISE_STEPS, self.num_arms, 7), np.float32)
+        self._set_up()
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Make what the plan remembers of N environments."""
 
     def reset(self, mask: Mask | None = None) -> None:
         """Begin new episodes, in the environments of ``mask`` (default all)."""
@@ -76,13 +83,13 @@ class ScriptedExpert:
         self._noise[rows, :, :, 3:6] = ROTATION_NOISE * noise[..., 3:]
         self._step[rows] = 0
 
+    @abstractmethod
     def _begin(self, mask: Mask) -> None:
         """Forget what was planned in the environments of ``mask``: an episode begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _plan(self, obs: dict[str, Array]) -> Array:
         """Actions ``[N, 7 A]`` without noise for observations ``{name: [N, D]}``."""
-        raise NotImplementedError
 
 
 class Phases:

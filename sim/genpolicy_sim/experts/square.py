@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from genpolicy_sim.experts.placing import DESCEND, PlaceExpert, Sight
-from genpolicy_sim.experts.scripted import Array, Mask, pointing_down
+from genpolicy_sim.experts.scripted import Array, pointing_down
 from genpolicy_sim.quaternions import multiply, rotate, yaw
 
 HANDLE = np.array([0.06, 0.0, 0.0])  # m in the nut's frame, where the hand takes it
@@ -24,10 +24,9 @@ class SquareExpert(PlaceExpert):
     hold_back = 0.2
     above_place = 0.005
 
-    def _begin(self, mask: Mask) -> None:
-        super()._begin(mask)
-        if mask.all():
-            self._reverse = np.zeros(self.num_envs, np.bool_)  # the hand points along the handle
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._reverse = np.zeros(self.num_envs, np.bool_)  # the hand points along the handle
 
     def _grasp(self, sight: Sight) -> tuple[Array, Array]:
         handle = sight.thing + rotate(sight.thing_quat, HANDLE)

@@ -80,15 +80,8 @@ class TransportExpert(ScriptedExpert):
 
     num_arms = 2
 
-    def __init__(
-        self,
-        num_envs: int,
-        rng: np.random.Generator,
-        noise: float = 0.3,
-        bimodal: bool = True,
-    ) -> None:
-        super().__init__(num_envs, rng, noise, bimodal)
-        self._arms = Arm(num_envs, FIRST), Arm(num_envs, SECOND)
+    def _set_up(self) -> None:
+        self._arms = Arm(self.num_envs, FIRST), Arm(self.num_envs, SECOND)
 
     def _begin(self, mask: Mask) -> None:
         for arm in self._arms:

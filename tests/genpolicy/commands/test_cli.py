@@ -10,6 +10,7 @@ import yaml
 
 from genpolicy.cli import CONFIGURED, PLAIN, main
 from genpolicy.commands.common import one_process
+from genpolicy.commands.compose import for_hydra
 from genpolicy.runs import checkpoint, distributed
 from genpolicy.spec import GenpolicyError
 
@@ -100,6 +101,11 @@ def test_options_of_the_expert_are_given_like_other_keys(cli):
     code, out, _ = cli("collect", "--cfg", "job", "expert.noise=0.1", "expert.bimodal=false")
     assert code == 0
     assert yaml.safe_load(out)["expert"] == {"noise": 0.1, "bimodal": False}
+
+
+def test_hydra_gets_what_it_knows_when_composing_and_when_sweeping():
+    given = ["expert.noise=0.1,0.2", "task=null", "resume=null", "seed=1"]
+    assert for_hydra(given) == ["++expert.noise=0.1,0.2", "task=none", "resume=null", "seed=1"]
 
 
 def test_run_folder_is_the_documented_one(cli, files, toy_pretrain):
