@@ -115,7 +115,7 @@ class EXPO(BestOfN):
             with self._autocast():
                 candidates = policy.candidates(obs, samples, eps)
                 chosen = policy.choose(obs, candidates, self.some_critics())
-        return self.target(obs, chosen[:, None], self.some_critics())[..., 0].amin(0)
+        return self.least(obs, chosen)
 
     @torch.no_grad()
     def extend(self, rows: Rows) -> Rows:

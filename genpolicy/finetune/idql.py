@@ -71,9 +71,7 @@ class IDQL(BestOfN):
     def learn(self, batch: Rows) -> dict[str, Tensor]:
         """One step of V and of the base."""
         with torch.no_grad():
-            q = self.target(batch["obs"], batch["chunk"][:, None], self.some_critics())[
-                ..., 0
-            ].amin(0)
+            q = self.least(batch["obs"], batch["chunk"])
         u = q - self.value_net(batch["obs"])[:, 0]
         weight = torch.where(u < 0, 1 - self.config.expectile, self.config.expectile)
         loss = (weight * u.square()).mean()

@@ -147,6 +147,10 @@ class OffPolicy(ABC):
             return None
         return torch.from_numpy(self.rng.choice(c.critics, c.pair, replace=False)).to(self.device)
 
+    def least(self, obs: Tensor, chunk: Tensor) -> Tensor:
+        """Min over ``some_critics`` of Q̄ at chunks ``[B, A]``: ``[B]``."""
+        return self.target(obs, chunk[:, None], self.some_critics())[..., 0].amin(0)
+
     def normal(self, *shape: int) -> Tensor:
         """Standard-normal draws."""
         noise = self.rng.standard_normal(shape, dtype=np.float32)

@@ -100,7 +100,7 @@ class RLPD(OffPolicy):
         """Min over a pair of Q̄ at the policy's action."""
         c, obs = self.config, batch["next_obs"]
         chunk, log_prob = self.sample(obs)
-        value = self.target(obs, chunk[:, None], self.some_critics())[..., 0].amin(0)
+        value = self.least(obs, chunk)
         return value - self.log_alpha.detach().exp() * log_prob if c.entropy_backup else value
 
     def learn(self, batch: Rows) -> dict[str, Tensor]:
