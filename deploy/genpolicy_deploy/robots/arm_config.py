@@ -11,7 +11,7 @@ from genpolicy_deploy.robots.base import Limits
 
 @dataclass(frozen=True)
 class Gripper:
-    """The joint that is the gripper: a policy's -1 (open) to 1 (closed) is ``open`` to ``closed``."""
+    """The joint that is the gripper: a policy's -1 and 1 are ``open`` and ``closed``."""
 
     joint: str
     open: float
@@ -20,7 +20,7 @@ class Gripper:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the hand may be, m in the model's world; ``clearance`` m between arm, itself and table."""
+    """Where the hand may be, m in the model's world; ``clearance`` m keeps bodies apart."""
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]

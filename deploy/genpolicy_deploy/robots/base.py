@@ -67,6 +67,7 @@ class RobotSpec:
     silence_s: float
     rotation: tuple[int, ...] = ()
     workspace: tuple[int, ...] = ()
+    brakes_itself: bool = False  # ``hold`` and ``stop`` brake by the robot's own limits, at once
 
 
 @dataclass
@@ -83,6 +84,9 @@ class RobotState:
     seq: int = 0
     t_ns: int = 0
     success: bool = False  # of the task, where the robot (a simulated one) can tell
+    joints: Vector = field(default_factory=lambda: np.zeros(0))  # [J] measured, if not the axes
+    joint_command: Vector = field(default_factory=lambda: np.zeros(0))  # [J] sent to the driver
+    blocked: int = 0  # joint commands that the robot's own envelope altered so far
     faults: list[str] = field(default_factory=list)  # by the driver, since the last read
 
 
@@ -117,6 +121,17 @@ class Robot(Protocol):
 
     def write(self, command: Vector) -> None:
         """Send ``command [A]``, without waiting. Only ``Envelope`` makes commands.
+
+        Raises:
+            GenpolicyError: the connection is lost for good.
+        """
+        ...
+
+    def hold(self, command: Vector) -> None:
+        """Instead of ``write``: brake and stay until the next ``write``, without waiting.
+
+        ``command [A]`` is the goal, braked by ``Envelope``: what robots are sent that do not
+        brake by themselves (``RobotSpec.brakes_itself``).
 
         Raises:
             GenpolicyError: the connection is lost for good.

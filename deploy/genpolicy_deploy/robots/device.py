@@ -36,16 +36,14 @@ class DeviceState:
     """
 
     position: Vector  # [J] rad (m where the joint slides)
-    effort: (
-        Vector  # [J] N m (or what the hardware reports, see the driver), empty when it reports none
-    )
+    effort: Vector  # [J] N m or the driver's own unit; empty when not reported
     seq: int = 0
     t_ns: int = 0
     faults: list[str] = field(default_factory=list)  # one sentence each; who reads clears them
 
 
 class Device(Protocol):
-    """A driver. Built with the keys of its ``[driver]`` table; nothing is opened before ``connect``."""
+    """Built with the keys of its ``[driver]`` table; opens nothing before ``connect``."""
 
     spec: DeviceSpec  # before connect, too
 
@@ -76,7 +74,7 @@ class Device(Protocol):
         ...
 
     def stop(self) -> None:
-        """The hardware's safe state, after the arm has come to rest. May be called twice. Raises nothing."""
+        """The hardware's safe state; the arm rests already. May be called twice. Raises nothing."""
         ...
 
     def close(self) -> None:
