@@ -1,12 +1,15 @@
-"""An arm's TOML file: driver, joints and their limits, what it is commanded in and observes."""
+"""What an arm's TOML file says: driver, joints and their limits, what it is commanded in."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genpolicy_deploy.robots.base import Limits
+
+HAND_AXES = ("x", "y", "z", "rx", "ry", "rz")
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,15 @@ class ArmConfig:
     workspace: Workspace | None
     observations: dict[str, str]  # {name: source}
     silence_s: float = 0.1
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What goals are given in."""
+        if self.mode == "joints":
+            return self.joints
+        return HAND_AXES + (("gripper",) if self.gripper else ())
+
+    def braking_s(self) -> float:
+        """No joint needs longer than this to come to rest by its own limits, s."""
+        limits = zip(self.limits.velocity, self.limits.acceleration, self.limits.jerk, strict=True)
+        return max(v / a + 2.0 * a / j + 2.0 * math.sqrt(v / j) for v, a, j in limits)
