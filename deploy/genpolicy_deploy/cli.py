@@ -17,6 +17,7 @@ from genpolicy.spec import GenpolicyError
 from genpolicy_deploy import robots, tables
 from genpolicy_deploy.bench import bench
 from genpolicy_deploy.controller import Controller
+from genpolicy_deploy.doctor import doctor, report
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
 
@@ -96,6 +97,12 @@ def _replay(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     return (OK if outcome.passed else DIFFERENT), result
 
 
+def _doctor(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    checks = doctor()
+    print(report(checks))
+    return OK, {"checks": [check._asdict() | {"state": check.state} for check in checks]}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="genpolicy-deploy",
@@ -104,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
-    verbs = parser.add_subparsers(required=True, metavar="{run,bench,inspect,replay}")
+    verbs = parser.add_subparsers(required=True, metavar="{run,bench,inspect,replay,doctor}")
 
     verb = verbs.add_parser("run", parents=[common], help="drive a robot", description=NOTICE)
     verb.set_defaults(command=_run)
@@ -137,6 +144,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(command=_replay)
     verb.add_argument("log", type=Path)
     verb.add_argument("--controller", type=Path, help="if the file has moved")
+
+    text = "What this robot computer permits a real-time loop, and how to grant what it does not."
+    verb = verbs.add_parser(
+        "doctor", parents=[common], help="check this computer", description=text
+    )
+    verb.set_defaults(command=_doctor)
     return parser
 
 

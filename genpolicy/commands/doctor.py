@@ -121,7 +121,7 @@ def fifo() -> Check:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)
     if done.returncode == 0:
         return Check("real time", "SCHED_FIFO permitted")
-    fix = "add '@realtime - rtprio 95' to /etc/security/limits.conf and yourself to that group"
+    fix = "`genpolicy-deploy doctor` says how to grant it"
     return Check("real time", "SCHED_FIFO not permitted: more jitter at the robot", fix)
 
 
