@@ -1,0 +1,212 @@
+"""ROS 2: bytes on the wire, what is taken for a measurement, and a real arm behind real DDS."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from genpolicy_deploy.robots.device import DeviceState
+from genpolicy_deploy.robots.ros2 import Ros2Device
+from genpolicy_deploy.robots.ros2_states import DRIFT, JointStates, StampClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genpolicy.spec import GenpolicyError
+
+messages = pytest.importorskip("genpolicy_deploy.robots.ros2_messages", reason="cyclonedds")
+MS = 1_000_000
+
+# CDR by hand: little-endian, every number aligned to its own size (counted from behind the four
+# bytes of the encapsulation header), strings with their length and a final zero, sequences with
+# their number of elements; an empty sequence is its number alone, without alignment behind it.
+JOINT_STATE = bytes.fromhex(
+    "00010000"  # plain CDR, little-endian
+    "d2040000 15cd5b07"  # stamp: 1234 s, 123456789 ns
+    "05000000 6261736500"  # frame_id "base"
+    "000000"  # to 20
+    "02000000"  # two names
+    "03000000 6a3100"  # "j1"
+    "00"  # to 32
+    "07000000 6a6f696e743200"  # "joint2", to 43
+    "00"  # to 44
+    "02000000"  # two positions; the first is aligned already, at 48
+    "000000000000f03f 00000000000000c0"  # 1.0, -2.0
+    "00000000"  # no velocities, at 64
+    "01000000"  # one effort, at 68; its number begins at 72
+    "0000000000000840"  # 3.0
+)
+TRAJECTORY = bytes.fromhex(
+    "00010000"
+    "00000000 00000000"  # no stamp: begin at once
+    "01000000 00"  # frame_id ""
+    "000000"  # to 16
+    "01000000"  # one name
+    "03000000 6a3100"  # "j1", to 27
+    "00"  # to 28
+    "01000000"  # one point, at 28
+    "01000000"  # one position, at 32
+    "00000000"  # to 40
+    "000000000000e03f"  # 0.5
+    "00000000 00000000 00000000"  # no velocities, accelerations, efforts
+    "00000000 c0e1e400"  # time from start: 0 s, 15000000 ns
+)
+ARRAY = bytes.fromhex(
+    "00010000"
+    "00000000"  # no dimensions
+    "00000000"  # data offset
+    "02000000"  # two numbers
+    "00000000"  # to 16
+    "000000000000e03f 000000000000e0bf"  # 0.5, -0.5
+)
+
+
+def joint_state(names, position, stamp_ns=1, velocity=(), effort=()):
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    return messages.JointState(
+        messages.Header(messages.Time(seconds, nanoseconds), "base"),
+        list(names),
+        list(position),
+        list(velocity),
+        list(effort),
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            joint_state(["j1", "joint2"], [1.0, -2.0], 1234_123456789, effort=[3.0]),
+            JOINT_STATE,
+        ),
+        (
+            messages.JointTrajectory(
+                joint_names=["j1"],
+                points=[
+                    messages.JointTrajectoryPoint(
+                        [0.5], time_from_start=messages.Duration(0, 15 * MS)
+                    )
+                ],
+            ),
+            TRAJECTORY,
+        ),
+        (messages.Float64MultiArray(data=[0.5, -0.5]), ARRAY),
+    ],
+    ids=["JointState", "JointTrajectory", "Float64MultiArray"],
+)
+def test_messages_are_what_ros_puts_on_the_wire(message, expected):
+    assert message.serialize().hex() == expected.hex()
+    assert type(message).deserialize(expected) == message
+
+
+def test_types_are_named_as_in_ros():
+    names = {
+        messages.JointState: "sensor_msgs::msg::dds_::JointState_",
+        messages.JointTrajectory: "trajectory_msgs::msg::dds_::JointTrajectory_",
+        messages.Float64MultiArray: "std_msgs::msg::dds_::Float64MultiArray_",
+    }
+    for kind, name in names.items():
+        assert kind.__idl_typename__.replace(".", "::") == name
+
+
+def fresh_state(effort: bool = False) -> DeviceState:
+    return DeviceState(np.zeros(2), np.zeros(2 if effort else 0))
+
+
+def test_joints_are_found_by_name_in_any_order():
+    state, states = fresh_state(), JointStates(("a", "b"), effort=False)
+    assert states.take(joint_state(["b", "x", "a"], [2.0, 9.0, 1.0], 10), 100, state) == ""
+    assert (state.position.tolist(), state.seq, state.t_ns) == ([1.0, 2.0], 1, 100)
+    assert states.take(joint_state(["a", "b"], [3.0, 4.0], 20), 110, state) == ""
+    assert (state.position.tolist(), state.seq, state.t_ns) == ([3.0, 4.0], 2, 110)
+
+
+def test_effort_comes_along_where_it_is_wanted():
+    state, states = fresh_state(effort=True), JointStates(("a", "b"), effort=True)
+    assert states.take(joint_state(["b", "a"], [2.0, 1.0], 1, effort=[-2.0, -1.0]), 1, state) == ""
+    assert state.effort.tolist() == [-1.0, -2.0]
+    assert "different numbers" in states.take(joint_state(["b", "a"], [2.0, 1.0], 2), 2, state)
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (joint_state(["a"], [1.0], 20), "joint 'b' 0 times"),
+        (joint_state(["a", "b", "b"], [1.0, 2.0, 3.0], 20), "joint 'b' 2 times"),
+        (joint_state(["a", "b"], [1.0], 20), "different numbers"),
+        (joint_state(["a", "b"], [1.0, 2.0, 3.0], 20), "different numbers"),
+        (joint_state(["a", "b"], [1.0, np.nan], 20), "not finite"),
+        (joint_state(["a", "b"], [-np.inf, 1.0], 20), "not finite"),
+        (joint_state(["a", "b"], [1.0, 2.0], 10), "does not advance"),
+        (joint_state(["a", "b"], [1.0, 2.0], 9), "does not advance"),
+    ],
+)
+def test_what_cannot_be_used_leaves_the_measurement_alone(message, sentence):
+    state, states = fresh_state(), JointStates(("a", "b"), effort=False)
+    assert states.take(joint_state(["a", "b"], [5.0, 6.0], 10), 100, state) == ""
+    assert sentence in states.take(message, 200, state)
+    assert (state.position.tolist(), state.seq, state.t_ns) == ([5.0, 6.0], 1, 100)
+    assert states.take(joint_state(["a", "b"], [7.0, 8.0], 30), 300, state) == ""  # and goes on
+    assert state.position.tolist() == [7.0, 8.0]
+
+
+def test_a_message_that_waited_is_known_to_be_old():
+    clock, ahead = StampClock(), 10**18  # the publisher's clock and ours have nothing in common
+    for k in range(100):
+        clock.to_monotonic(ahead + 10 * k * MS, 10 * k * MS + 2 * MS)
+    made = clock.to_monotonic(ahead + 1000 * MS, 1300 * MS)
+    assert made == pytest.approx(1002 * MS, abs=0.1 * MS)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    drift=st.floats(-0.9, 0.9),
+    seed=st.integers(0, 2**32 - 1),
+    ahead=st.integers(-(10**15), 10**18),
+)
+def test_ages_stay_right_while_the_clocks_drift_apart(drift, seed, ahead):
+    rng, clock = np.random.default_rng(seed), StampClock()
+    for k in range(1, 3000):  # 5 min
+        made = k * 100 * MS
+        delay = int(rng.choice([1, 1, 1, 5, 40]) * MS)
+        stamp = ahead + made + int(made * drift / DRIFT)
+        known = clock.to_monotonic(stamp, made + delay)
+        assert known <= made + delay
+        if k > 50:  # 1 ms is the quickest; the fastest message has nothing else to be compared to
+            assert abs(known - made - 1 * MS) < 1 * MS
+
+
+def test_topic_names_follow_the_rules_of_ros():
+    def topics(**keys):
+        device = Ros2Device(joints=("a",), rate_hz=100.0, **keys)
+        return device._states, device._commands
+
+    assert topics() == ("rt/joint_states", "rt/joint_trajectory_controller/joint_trajectory")
+    assert topics(namespace="/left/arm/", states="/joint_states", commands="c/commands") == (
+        "rt/joint_states",
+        "rt/left/arm/c/commands",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"domain": 233}, "domain must be 0 to 232"),
+        ({"domain": True}, "domain must be 0 to 232"),
+        ({"kind": "action"}, "kind must be 'trajectory' or 'array'"),
+        ({"stop": "release"}, 'stop = "hold"'),
+    ],
+)
+def test_impossible_keys_are_refused(keys, sentence):
+    with pytest.raises(GenpolicyError, match=sentence):
+        Ros2Device(joints=("a",), rate_hz=100.0, **keys)
+
+
+def test_cdr_by_hand_agrees_with_the_arithmetic_of_its_comments():
+    """The byte strings above are our reference: check their own offsets once."""
+    body = JOINT_STATE[4:]
+    assert struct.unpack_from("<iI", body, 0) == (1234, 123456789)
+    assert struct.unpack_from("<2d", body, 48) == (1.0, -2.0)
+    assert struct.unpack_from("<d", body, 72) == (3.0,)
+    assert struct.unpack_from("<d", TRAJECTORY[4:], 40) == (0.5,)
+    assert struct.unpack_from("<iI", TRAJECTORY[4:], 60) == (0, 15 * MS)
