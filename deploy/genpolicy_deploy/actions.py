@@ -39,13 +39,17 @@ class OscPoseDelta:
     The goal position is the *achieved* end-effector position plus ``position_scale`` times the
     action; the goal orientation is the achieved one, rotated in the world frame by the rotation
     vector ``rotation_scale`` times the action; the gripper's target moves by ``gripper_speed`` in
-    the direction of the last action, from -1 (open) to 1 (closed).
+    the direction of the last action, from -1 (open) to 1 (closed). Six actions: no gripper.
     """
-
-    axes: tuple[str, ...] = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 
     def __init__(self, task: TaskSpec) -> None:
         names = ("position_scale", "rotation_scale", "gripper_speed")
+        if task.action.dim not in (6, 7):
+            raise GenpolicyError(
+                f"task '{task.task}': osc_pose_delta has 6 actions, or 7 with a gripper, not "
+                f"{task.action.dim}"
+            )
+        self.axes = ("x", "y", "z", "rx", "ry", "rz", "gripper")[: task.action.dim]
         try:
             self._position, self._rotation, self._gripper = (task.control[n] for n in names)
         except KeyError as error:
@@ -66,11 +70,29 @@ class OscPoseDelta:
             out[axis] = measured[axis] + self._position * bounded[axis]
         delta = [self._rotation * value for value in bounded[3:6]]
         out[3:6] = compose(delta, measured[3:6].tolist())
-        step = self._gripper * float(np.sign(bounded[6]))
-        out[6] = min(max(command[6] + step, -1.0), 1.0)
+        for axis in range(6, len(bounded)):
+            step = self._gripper * float(np.sign(bounded[axis]))
+            out[axis] = min(max(command[axis] + step, -1.0), 1.0)
 
 
-_MODES = {"osc_pose_delta": OscPoseDelta}
+class JointPosition:
+    """Actions are the joints' goals themselves, in rad (m where a joint slides)."""
+
+    def __init__(self, task: TaskSpec) -> None:
+        self.axes = task.action.names
+        self._low, self._high = np.array(task.action.low), np.array(task.action.high)
+
+    def target(
+        self, action: NDArray[np.floating], measured: Vector, command: Vector, out: Vector
+    ) -> None:
+        """See ``ActionMode``; goals beyond the bounds of training are clipped to them."""
+        if not np.isfinite(action).all():
+            out[:] = np.nan
+        else:
+            np.clip(action, self._low, self._high, out=out)
+
+
+_MODES = {"osc_pose_delta": OscPoseDelta, "joint_position": JointPosition}
 
 
 def action_mode(task: TaskSpec) -> ActionMode:

@@ -31,7 +31,8 @@ NOTICE = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0 done, 1 replay differs, 2 bad input, 3 stopped by a fault, 130 Ctrl-C."""
     args = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         if args.json is not None and args.json.exists():
             raise GenpolicyError(f"{args.json}: exists already; choose another --json file")
@@ -62,6 +63,7 @@ def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             temperature=args.temperature,
             log=args.log,
             realtime=not args.no_realtime,
+            estop=args.estop,
         ),
         on_progress=_say,
     )
@@ -123,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
     _add_sampling(verb)
     verb.add_argument("--log", type=Path, metavar="FILE", help="record a flight log (a new file)")
+    text = "stop as soon as this file exists (as the space bar, escape and SIGUSR1 do)"
+    verb.add_argument("--estop", type=Path, metavar="FILE", help=text)
     verb.add_argument("--no-realtime", action="store_true", help="ask for no scheduling priority")
 
     text = "Measure the loop's punctuality beside inference, without a robot."

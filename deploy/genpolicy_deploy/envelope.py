@@ -10,6 +10,7 @@ This is software good practice, not a certified safety function (ISO 10218, ISO 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,12 @@ class Envelope:
         spec: the robot, with its limits.
         dt: s between targets. The limits hold for the sequence of targets at this rate; between
             them the driver serves the last command.
+        on_violation: hears "kind axis" when an axis begins to break a limit of one kind.
     """
 
-    def __init__(self, spec: RobotSpec, dt: float) -> None:
+    def __init__(
+        self, spec: RobotSpec, dt: float, on_violation: Callable[[str], None] = lambda text: None
+    ) -> None:
         limits = spec.limits
         limits.check(len(spec.axes), spec.name)
         self.spec = spec
@@ -56,25 +60,36 @@ class Envelope:
         self.blocked = 0  # targets that were not sent as they came
         self.stopped = False
         self._first = True
+        self._on_violation = on_violation
+        self._broken: list[str | None] = [None] * len(
+            self._axes
+        )  # by each axis, at the last target
 
     def start(self, measured: Vector) -> None:
         """Begin at rest where the robot is.
+
+        A robot that a sensor puts a hair outside its limits begins on them: no further away than
+        ``first_step`` allows.
 
         Raises:
             GenpolicyError: stopped before (a stop is never cleared), or outside the limits.
         """
         if self.stopped:
             raise GenpolicyError("the envelope is stopped for good; make a new one")
-        for name, axis, position in zip(self.spec.axes, self._axes, measured, strict=True):
+        for name, axis, position, slack in zip(
+            self.spec.axes, self._axes, measured.tolist(), self.spec.limits.first_step, strict=True
+        ):
             limits = axis.limits
-            if not limits.low <= position <= limits.high:
+            inside = min(max(position, limits.low), limits.high)
+            if not abs(position - inside) <= slack:
                 raise GenpolicyError(
                     f"robot '{self.spec.name}' starts outside its limits: axis '{name}' is at "
                     f"{position:.4g}, allowed are {limits.low:g} to {limits.high:g}"
                 )
-            axis.start(float(position))
+            axis.start(inside)
         self._publish()
         self._first = True
+        self._broken = [None] * len(self._axes)
 
     def apply(self, target: Any, measured: Vector) -> Vector:
         """The command for ``target [A]``: the same numbers where no limit is touched.
@@ -122,7 +137,7 @@ class Envelope:
             self.spec.axes, effort, self.spec.limits.effort, strict=False
         ):
             if not abs(value) <= limit:  # NaN counts as exceeded
-                self._count("effort")
+                self._count("effort", name)
                 return name
         return None
 
@@ -138,7 +153,7 @@ class Envelope:
             self.spec.axes, wanted, measured, self.spec.limits.first_step, strict=True
         ):
             if not abs(goal - here) <= bound:
-                self._block("first_command")
+                self._block("first_command", name)
                 raise FirstCommandError(
                     f"first command refused: axis '{name}' would jump from {here:.4g} to "
                     f"{goal:.4g}, allowed is {bound:g}"
@@ -149,22 +164,26 @@ class Envelope:
         clean = True
         for index, (axis, goal) in enumerate(zip(self._axes, wanted, strict=True)):
             kind = axis.violation(goal)
-            if kind is None:
-                axis.go(goal)
-                continue
             if kind == "position" and index in self.spec.workspace:
                 kind = "workspace"
-            self._count(kind)
-            axis.approach(goal)
-            clean = False
+            if kind is None:
+                axis.go(goal)
+            else:
+                self._count(kind, self.spec.axes[index] if kind != self._broken[index] else "")
+                axis.approach(goal)
+                clean = False
+            self._broken[index] = kind
         self.blocked += not clean
 
-    def _block(self, kind: str) -> None:
-        self._count(kind)
+    def _block(self, kind: str, axis: str = "target") -> None:
+        self._count(kind, axis)
         self.blocked += 1
 
-    def _count(self, kind: str) -> None:
+    def _count(self, kind: str, axis: str) -> None:
+        """One more of ``kind``; told by ``axis``, unless that is empty: it goes on."""
         self.violations[kind] = self.violations.get(kind, 0) + 1
+        if axis:
+            self._on_violation(f"{kind} {axis}")
 
     def _publish(self) -> Vector:
         for index, axis in enumerate(self._axes):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import socket
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from genpolicy.spec import GenpolicyError, PolicySpec
 from genpolicy_deploy.contract import Contract
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.histogram import Histogram
-from genpolicy_deploy.link import Link
+from genpolicy_deploy.link import Link, outlive_signals
 from genpolicy_deploy.realtime import prefer_this_process
 
 READY_TIMEOUT_S = 60.0
@@ -194,7 +193,7 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int)
     parser.add_argument("--temperature", type=float)
     args = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    outlive_signals()
     with socket.socket(fileno=args.fd) as connection:
         try:
             controller = Controller(args.path, args.num_samples, args.temperature)

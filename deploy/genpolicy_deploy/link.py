@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,16 @@ from genpolicy.spec import GenpolicyError
 
 # A child that has real-time priority would spin on helper threads of BLAS that have none.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def outlive_signals() -> None:
+    """In a child: it ends when its socket does, not by signals that are meant for a whole group.
+
+    The parent has to stop a robot first, and needs its children for that: Ctrl-C, a closed
+    terminal and systemd tell all of them at once.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class LinkClosedError(GenpolicyError):

@@ -3,7 +3,8 @@
 Once per control step an action becomes an absolute target, which the envelope turns into a
 command; at every tick the robot is sent the present command, which also is its heartbeat. What
 goes wrong ends in HOLD (brake inside the limits, go on when the cause is gone) or in STOP (brake,
-then the robot's own stop; final).
+then the robot's own stop; final). A robot that brakes by itself (an arm, in its joints) does so at
+once, and goes on from where it came to rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.actions import action_mode
 from genpolicy_deploy.contract import Contract
-from genpolicy_deploy.envelope import Envelope, FirstCommandError
+from genpolicy_deploy.envelope import Envelope
+from genpolicy_deploy.estop import EmergencyStop
 from genpolicy_deploy.inference import Inference
 from genpolicy_deploy.link import LinkClosedError
 from genpolicy_deploy.player import ChunkPlayer
@@ -54,6 +56,7 @@ class ControlLoop:
         inference: started.
         recorder: the flight log, if any.
         watchdog: thresholds.
+        estop: asked in every tick.
 
     Raises:
         GenpolicyError: controller and robot do not fit together.
@@ -66,18 +69,27 @@ class ControlLoop:
         inference: Inference,
         recorder: Recorder | None = None,
         watchdog: Watchdog | None = None,
+        estop: EmergencyStop | None = None,
     ) -> None:
         task = contract.spec.task
         check_fits(task, robot.spec)
         self.watchdog = watchdog or Watchdog()
         self.ticker = Ticker(robot.spec.rate_hz)
-        self.envelope = Envelope(robot.spec, 1.0 / task.control_hz)
+        self.envelope = Envelope(
+            robot.spec, 1.0 / task.control_hz, lambda text: self._event("limit", text)
+        )
         self.machine = StateMachine(self._state_changed)
         self.faults: dict[str, int] = {}
         self.cancelled = False
         self._task, self._robot, self._recorder = task, robot, recorder
         self._inference = inference
+        self._estop = estop or EmergencyStop()
         self._mode = action_mode(task)
+        if len(self._mode.axes) != len(robot.spec.axes):
+            raise GenpolicyError(
+                f"the controller commands the axes {', '.join(self._mode.axes)}; the robot "
+                f"'{robot.spec.name}' has {', '.join(robot.spec.axes)}"
+            )
         self._ticks_per_step = round(robot.spec.rate_hz / task.control_hz)
         self._player = ChunkPlayer(
             contract.spec, inference, int(self.watchdog.chunk_age * 1e9), self._event
@@ -105,10 +117,11 @@ class ControlLoop:
         try:
             while not (self._finished or self.cancelled or self._now >= until_ns):
                 self._tick()
-        except FirstCommandError as error:
-            self._stop(str(error))
-        except LinkClosedError as error:
-            self._event("process_died", str(error))
+        except FaultError:
+            raise
+        except GenpolicyError as error:
+            if isinstance(error, LinkClosedError):
+                self._event("process_died", str(error))
             self._stop(str(error))
         if self.cancelled:
             self.halt("cancelled")
@@ -122,11 +135,13 @@ class ControlLoop:
             self.machine.to(State.HOLD, reason)
         try:
             self._brake()
-        except LinkClosedError as error:
-            self._event("process_died", str(error))
-        self.envelope.stop()
-        self.machine.to(State.STOP, reason)
-        self._robot.stop()
+        except GenpolicyError as error:
+            kind = "process_died" if isinstance(error, LinkClosedError) else "robot"
+            self._event(kind, str(error))
+        finally:
+            self.envelope.stop()
+            self._robot.stop()
+            self.machine.to(State.STOP, reason)
 
     def _stop(self, reason: str) -> None:
         self.halt(reason)
@@ -136,11 +151,13 @@ class ControlLoop:
         """Tick on in HOLD until the command rests. Needs no measurement and no policy."""
         deadline = time.monotonic_ns() + int(BRAKING_LIMIT_S * 1e9)
         while self._engaged and not self.envelope.at_rest and self._now < deadline:
+            if self._robot.spec.brakes_itself:
+                return  # its stop does
             self._now = self.ticker.wait()
             if self.ticker.index >= self._due:
                 self._due = self.ticker.index + self._ticks_per_step
                 self.envelope.hold()
-            self._robot.write(self.envelope.command)
+            self._robot.hold(self.envelope.command)
             self._record()
 
     def _start(self, seed: int, max_steps: int) -> None:
@@ -149,7 +166,7 @@ class ControlLoop:
         self._engaged = self._observed = self._finished = False
         self._max_steps = max_steps
         self.machine.to(State.RAMP, f"episode {self._episode}, seed {seed}")
-        self._robot.reset(seed)
+        self._robot.reset(seed, self._stop_wanted)
         state = self._robot.read()
         self.envelope.start(state.position)
         self._measured[:] = state.position
@@ -159,9 +176,14 @@ class ControlLoop:
         self.ticker.start()
         self._due = 0
 
+    def _stop_wanted(self) -> bool:
+        return self.cancelled or self._estop.poll() is not None
+
     def _tick(self) -> None:
         missed = self.ticker.missed
         self._now = self.ticker.wait()
+        if self._estop.poll() is not None:
+            self._stop(f"emergency stop by {self._estop.reason}")
         late_s = (self.ticker.missed - missed) * self.ticker.period_ns / 1e9
         if late_s > self.watchdog.overrun:
             self._event("overrun", f"{1e3 * late_s:.0f} ms")
@@ -172,7 +194,8 @@ class ControlLoop:
         if self.ticker.index >= self._due:
             self._decide(state)
         if self._engaged:
-            self._robot.write(self.envelope.command)
+            send = self._robot.hold if self.machine.state is State.HOLD else self._robot.write
+            send(self.envelope.command)
         self._record()
 
     def _take(self, state: RobotState) -> None:
@@ -222,6 +245,9 @@ class ControlLoop:
             self.machine.to(State.HOLD, reason)
             self._player.drop()  # what was planned before the hold is void
         elif self.machine.state is State.HOLD:
+            if self._robot.spec.brakes_itself and self._engaged:
+                self.envelope.start(self._measured)  # where it came to rest
+                self._engaged = False
             self.machine.to(State.RUN if self._engaged else State.RAMP, "recovered")
 
     def _decide(self, state: RobotState) -> None:

@@ -11,7 +11,6 @@ import json
 import mmap
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import numpy as np
 
 from genpolicy.spec import GenpolicyError, PolicySpec
 from genpolicy_deploy.flight_log import END, EVENT, MAGIC, frame_layout
+from genpolicy_deploy.link import outlive_signals
 
 CAPACITY = 4096  # frames in the ring: 8 s at 500 Hz
 POLL_S = 0.02
@@ -173,7 +173,7 @@ def main() -> None:
     for name in ("memory", "parent", "size"):
         parser.add_argument(name, type=int)
     args = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    outlive_signals()
     with open(args.path, "ab") as file:
         _Writer(file, args.memory, args.size).run(args.parent)
 

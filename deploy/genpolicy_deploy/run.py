@@ -19,6 +19,7 @@ from typing import Any
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy import robots
 from genpolicy_deploy.controller import Controller
+from genpolicy_deploy.estop import EmergencyStop
 from genpolicy_deploy.inference import Inference
 from genpolicy_deploy.link import LinkClosedError
 from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
@@ -45,6 +46,7 @@ class RunOptions:
     temperature: float | None = None
     log: Path | None = None
     realtime: bool = True
+    estop: Path | None = None
 
 
 class Run:
@@ -81,6 +83,7 @@ class Run:
         self.inference = Inference(
             options.path, self.contract, options.num_samples, options.temperature
         )
+        self.estop = EmergencyStop(options.estop, keyboard=0)
         self.episodes: list[Episode] = []
         self.fault: str | None = None
         self.interrupted = False
@@ -110,9 +113,10 @@ class Run:
         self._on_progress(f"connecting to robot '{self.options.robot}'")
         self.inference.start()  # loads while the robot connects
         robot = stack.enter_context(self.robot)
+        stack.enter_context(self.estop)
         recorder = self._recorder(stack, len(robot.spec.axes))
         loop = self.loop = ControlLoop(
-            self.contract, robot, self.inference, recorder, self._watchdog
+            self.contract, robot, self.inference, recorder, self._watchdog, self.estop
         )
         stack.callback(lambda: loop.halt("end of run"))
         loop.warm_up()
@@ -224,12 +228,13 @@ class Run:
 
 @contextlib.contextmanager
 def _cancel_on_signals(loop: ControlLoop) -> Iterator[None]:
-    """While the loop runs, Ctrl-C and SIGTERM ask it to stop instead of tearing it apart."""
+    """While the loop runs, Ctrl-C, SIGTERM and SIGHUP ask it to stop, and do not tear it apart."""
 
     def cancel(number: int, frame: FrameType | None) -> None:
         loop.cancelled = True
 
-    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, cancel) for number in numbers}
     try:
         yield
     finally:

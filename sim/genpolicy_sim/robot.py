@@ -204,7 +204,8 @@ def main() -> None:
     parser.add_argument("--cube-range", type=float, nargs=2, help="lift: half extent in x and y, m")
     parser.add_argument("--lockstep", action="store_true", help="advance only on targets")
     args = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for whole groups: the
+        signal.signal(number, signal.SIG_IGN)  # other side hangs up when it has stopped the arm
     options = {"cube_range": tuple(args.cube_range)} if args.cube_range else {}
     robot = SimulatedRobot(KINDS[args.task](1, num_threads=1, **options), args.silence)
     with socket.socket(fileno=args.fd) as connection:

@@ -16,7 +16,13 @@ AXES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 class FakeRobot:
     """``inject(robot, state, read_count)`` may damage every measurement before it is read."""
 
-    def __init__(self, task: TaskSpec, inject: Callable | None = None, effort: bool = False):
+    def __init__(
+        self,
+        task: TaskSpec,
+        inject: Callable | None = None,
+        effort: bool = False,
+        brakes_itself: bool = False,
+    ):
         n = len(AXES)
         self.spec = RobotSpec(
             name="fake",
@@ -37,9 +43,11 @@ class FakeRobot:
             on_silence="stays",
             silence_s=1.0,
             rotation=(3, 4, 5),
+            brakes_itself=brakes_itself,
         )
         self.inject = inject or (lambda robot, state, count: None)
         self.commands: list[np.ndarray] = []
+        self.calls: list[str] = []
         self.stops = 0
         self.reads = 0
         self._effort = np.zeros(n if effort else 0)
@@ -49,7 +57,7 @@ class FakeRobot:
     def connect(self) -> None:
         pass
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, cancelled: Callable[[], bool] = lambda: False) -> None:
         self._rng = np.random.default_rng(seed)
         self._state = RobotState(np.zeros(len(AXES)), {}, self._effort, seq=0)
         self._measure()
@@ -70,9 +78,16 @@ class FakeRobot:
         return self._state
 
     def write(self, command: np.ndarray) -> None:
+        self.calls.append("write")
         self.commands.append(command.copy())
 
+    def hold(self, command: np.ndarray) -> None:
+        self.calls.append("hold")
+        if not self.spec.brakes_itself:
+            self.commands.append(command.copy())
+
     def stop(self) -> None:
+        self.calls.append("stop")
         self.stops += 1
 
     def __enter__(self):

@@ -227,9 +227,15 @@ def test_stop_is_latched():
 
 def test_starting_outside_the_limits_is_refused():
     with pytest.raises(GenpolicyError, match="outside its limits: axis 'gripper'"):
-        Envelope(spec(), 0.05).start(np.r_[np.zeros(6), 1.2])
+        Envelope(spec(), 0.05).start(np.r_[np.zeros(6), 1.4])
     with pytest.raises(GenpolicyError, match="outside its limits"):
         Envelope(spec(), 0.05).start(np.full(7, np.nan))
+
+
+def test_starting_a_hair_outside_the_limits_begins_on_them():
+    envelope = Envelope(spec(), 0.05)
+    envelope.start(np.r_[np.zeros(6), 1.2])  # first_step is 0.3
+    assert envelope.command[6] == 1.0
 
 
 def test_effort_beyond_its_limit_is_reported_and_nan_counts():

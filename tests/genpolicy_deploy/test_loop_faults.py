@@ -14,8 +14,11 @@ from genpolicy_deploy.flight_log import read_log
 from genpolicy_deploy.link import LinkClosedError
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.run import FAULT, INTERRUPTED, OK, Run, RunOptions
-from genpolicy_deploy.states import _NEXT, State, StateMachine
+from genpolicy_deploy.states import State, StateMachine
 from genpolicy_deploy.watchdog import Watchdog
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tiny_controller import lift_task
 
 from genpolicy.spec import GenpolicyError
@@ -266,11 +269,85 @@ def test_robot_of_another_kind_is_refused_before_it_is_commanded(short_controlle
         assert robot.commands == [] and robot.stops >= 1
 
 
-def test_illegal_changes_of_state_are_impossible():
-    for start in State:
-        for end in set(State) - {start} - _NEXT[start]:
-            machine = StateMachine(lambda state, reason: None)
-            machine.state = start
-            with pytest.raises(RuntimeError, match="no way"):
-                machine.to(end)
-    assert _NEXT[State.STOP] == set()
+def test_robot_that_brakes_itself_is_told_at_once_and_goes_on_from_where_it_rests(
+    short_controller, tmp_path
+):
+    watchdog = Watchdog(
+        measurement_hold=0.05, measurement_stop=30.0, chunk_hold=10.0, chunk_stop=20.0
+    )
+    robot = FakeRobot(lift_task(), after(100, stale, 140), brakes_itself=True)
+    run = Run(
+        RunOptions(short_controller, log=tmp_path / "run.log", episodes=1, realtime=False),
+        robot=robot,
+        watchdog=watchdog,
+    )
+    run.execute()
+    assert run.exit_code == OK and run.episodes[0].steps == STEPS
+    sequence = states(read_log(tmp_path / "run.log"))
+    place = sequence.index("HOLD")
+    assert sequence[place + 1 : place + 3] == ["RAMP", "RUN"]
+    first, last = robot.calls.index("hold"), len(robot.calls) - robot.calls[::-1].index("hold") - 1
+    assert set(robot.calls[first : last + 1]) == {"hold"}  # not one goal in between
+    writes = robot.calls[:first].count("write")
+    resumed, rested = robot.commands[writes], robot.commands[writes - 1]
+    bound = np.array(robot.spec.limits.first_step)
+    assert (np.abs(resumed - rested) <= bound).all()  # the guard of first commands is on again
+
+
+def test_limits_that_stop_holding_are_events_with_their_axis(build_controller, tmp_path):
+    task = replace(lift_task(), max_episode_steps=STEPS)
+    robot = FakeRobot(lift_task())
+    tight = replace(robot.spec.limits, velocity=(4.0, 1e-3, *(4.0,) * 5))
+    object.__setattr__(robot.spec, "limits", tight)
+    path = build_controller(tmp_path / "short.onnx", task=task)
+    log = tmp_path / "run.log"
+    run = Run(RunOptions(path, log=log, episodes=1, realtime=False), robot=robot, watchdog=PATIENT)
+    run.execute()
+    texts = read_log(log).event_texts("limit")
+    assert "velocity y" in texts
+    assert run.loop.envelope.violations["velocity"] >= texts.count("velocity y") >= 1
+
+
+def test_controller_with_another_number_of_axes_is_refused(short_controller):
+    robot = FakeRobot(lift_task())
+    object.__setattr__(robot.spec, "axes", robot.spec.axes[:6])
+    run = Run(RunOptions(short_controller, realtime=False), robot=robot)
+    with pytest.raises(GenpolicyError, match=r"limits\.low needs 6|the robot 'fake' has"):
+        run.execute()
+
+
+class StatesOfARun(RuleBasedStateMachine):
+    """Whatever is asked in whatever order: only the ways of the drawing are gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[State] = [State.INIT]
+        self.machine = StateMachine(lambda state, reason: self.heard.append(state))
+
+    @rule(state=st.sampled_from(State))
+    def ask(self, state):
+        before = self.machine.state
+        allowed = state is before or (before.name, state.name) in DRAWN
+        try:
+            self.machine.to(state, "asked")
+        except RuntimeError:
+            assert not allowed and self.machine.state is before
+        else:
+            assert allowed and self.machine.state is state
+
+    @invariant()
+    def nothing_follows_a_stop(self):
+        assert State.STOP not in self.heard[:-1]
+        assert self.heard[-1] is self.machine.state
+
+
+# As drawn in docs/robots.md, written down a second time.
+DRAWN = {
+    *(("INIT", to) for to in ("WARMUP", "STOP")),
+    *(("WARMUP", to) for to in ("RAMP", "STOP")),
+    *(("RAMP", to) for to in ("RUN", "HOLD", "STOP")),
+    *(("RUN", to) for to in ("RAMP", "HOLD", "STOP")),
+    *(("HOLD", to) for to in ("RAMP", "RUN", "STOP")),
+}
+TestStatesOfARun = StatesOfARun.TestCase
+TestStatesOfARun.settings = settings(max_examples=50, stateful_step_count=12, deadline=None)

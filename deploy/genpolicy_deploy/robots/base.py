@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -103,8 +104,10 @@ class Robot(Protocol):
         """
         ...
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Go to where an episode starts, at rest. May take long; nothing else is running.
+
+        Ends early, at rest, as soon as ``cancelled()``: asked again and again on the way.
 
         Raises:
             GenpolicyError: it did not get there.

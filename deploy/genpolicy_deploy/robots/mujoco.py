@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -118,7 +118,7 @@ class MujocoRobot:
         position = self._message["position"][0]
         self._state = RobotState(position, observation, effort=np.zeros(0))
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Put arm and cube where episode ``seed`` of the training environment starts."""
         self._episode += 1
         self._send(b"reset", seed)
@@ -143,6 +143,10 @@ class MujocoRobot:
         """See ``Robot``."""
         self._command["target"][0] = command
         self._send(b"target")
+
+    def hold(self, command: Vector) -> None:
+        """See ``Robot``: it is sent the braked goal."""
+        self.write(command)
 
     def stop(self) -> None:
         """The simulated arm holds its pose."""
