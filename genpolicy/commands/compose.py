@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from genpolicy.commands.schemas import register
-from genpolicy.runs.assets import data_path
+from genpolicy.data_files import data_path
 from genpolicy.spec import GenpolicyError
 
 VERSION_BASE = "1.3"

@@ -54,7 +54,7 @@ def python() -> Check:
 
 def versions() -> Check:
     """Installed packages against the tested set."""
-    from genpolicy.runs.assets import data_path
+    from genpolicy.data_files import data_path
 
     text = data_path("constraints.txt").read_text(encoding="utf-8")
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE))

@@ -51,7 +51,7 @@ def component(group: str, name: str) -> str:
     """The keys of a component, by its own name or that of its YAML file."""
     from genpolicy.commands.docs import table
     from genpolicy.commands.schemas import COMPONENTS
-    from genpolicy.runs.assets import data_path
+    from genpolicy.data_files import data_path
 
     if group not in COMPONENTS:
         raise GenpolicyError(f"{group}={name}: choose a group among {', '.join(COMPONENTS)}")

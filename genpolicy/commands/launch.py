@@ -27,8 +27,8 @@ from genpolicy.commands.compose import (
 )
 from genpolicy.commands.configs import COMMANDS
 from genpolicy.commands.schemas import build
+from genpolicy.data_files import data_path
 from genpolicy.runs import checkpoint, distributed
-from genpolicy.runs.assets import data_path
 from genpolicy.spec import GenpolicyError
 
 # Our commands name and write their own folders; Hydra only composes and launches.

@@ -11,9 +11,9 @@ from genpolicy.commands.compose import compose, merge_overrides, resolve
 from genpolicy.commands.configs import COMMANDS
 from genpolicy.commands.docs import field_docs
 from genpolicy.commands.schemas import COMPONENTS, build, build_component
+from genpolicy.data_files import data_path
 from genpolicy.finetune.dppo import DPPOConfig
 from genpolicy.pretrain.imitation import ImitationConfig
-from genpolicy.runs.assets import data_path
 from genpolicy.spec import GenpolicyError
 
 CONFIGS = data_path("configs")

@@ -10,8 +10,8 @@ from toy_demonstrations import make_episode
 from genpolicy.cli import main
 from genpolicy.commands.compose import compose, resolve
 from genpolicy.data.robomimic_writer import RobomimicWriter
+from genpolicy.data_files import data_path
 from genpolicy.finetune import ALGORITHMS
-from genpolicy.runs.assets import data_path
 from genpolicy.runs.logger import read_csv
 
 CONFIGS = data_path("configs")

@@ -1,4 +1,4 @@
-"""Data files that travel with the code: configs/, assets/ and constraints.txt."""
+"""Data files that travel with the code: configs/, assets/ and constraints.txt (stdlib only)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genpolicy.spec import GenpolicyError
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def data_path(name: str) -> Path:
