@@ -31,7 +31,7 @@ STARTS_DRAWN = 64  # an episode is the first of so many drawn at a time
 
 
 class PeerArm:
-    """An arm with a position servo per joint, before a table with Lift's cube.
+    """An arm with a position servo per joint, before a table with Lift's cube or without.
 
     Args:
         objects_port: where on this computer to send Lift's observation ``object`` (10 float64:
@@ -39,18 +39,24 @@ class PeerArm:
         seed: episode of the Lift task whose start is the arm's and the cube's.
         model: MJCF in ``assets/``: one position actuator per servo, named like its joint; key
             "home" (arm at rest, all else follows from it) and site "hand".
+        cube: whether there is one; for models that have Lift's table.
     """
 
     def __init__(
-        self, objects_port: int | None = None, seed: int = 0, model: str = "panda.xml"
+        self,
+        objects_port: int | None = None,
+        seed: int = 0,
+        model: str = "panda.xml",
+        cube: bool = True,
     ) -> None:
-        self._model, self._home = _scene(model)
+        self._model, self._home = _scene(model, cube)
         self._data = mujoco.MjData(self._model)
         self.names = tuple(self._model.actuator(i).name for i in range(self._model.nu))
         joints = [self._model.joint(name) for name in self.names]
         self._qadr = np.array([joint.qposadr[0] for joint in joints])
         self._dof = np.array([joint.dofadr[0] for joint in joints])
-        self._cube, self._hand = self._model.body("cube").id, self._model.site("hand").id
+        self._cube = self._model.body("cube").id if cube else None
+        self._hand = self._model.site("hand").id
         self._gains = self._model.actuator_gainprm.copy(), self._model.actuator_biasprm.copy()
         self._float = self._model.body_gravcomp.copy()
         count = len(self.names)
@@ -71,9 +77,10 @@ class PeerArm:
         qpos[: len(self._home)] = self._home
         arm = self._qadr[:7]  # without the gripper
         qpos[arm] += POSTURE_NOISE * posture[: len(arm)]
-        half = 0.5 * np.pi * (1.0 + turn)
-        height = CUBE_HEIGHT + CUBE_HALF_SIZE[2]
-        qpos[-7:] = CUBE_RANGE * x, CUBE_RANGE * y, height, np.cos(half), 0.0, 0.0, np.sin(half)
+        if self._cube is not None:
+            half = 0.5 * np.pi * (1.0 + turn)
+            height = CUBE_HEIGHT + CUBE_HALF_SIZE[2]
+            qpos[-7:] = CUBE_RANGE * x, CUBE_RANGE * y, height, np.cos(half), 0.0, 0.0, np.sin(half)
         mujoco.mj_forward(self._model, self._data)
         self._now: float | None = None  # wall-clock time up to which physics has been done
         self._objects_due = 0.0
@@ -138,7 +145,7 @@ class PeerArm:
             "effort": self.effort.tolist(),
             "target": self.target.tolist(),
             "torque": self.torque,
-            "cube_height": float(self._data.xpos[self._cube, 2]),
+            "cube_height": self._data.xpos[self._cube, 2].item() if self._cube else None,
             "hand": self._data.site_xpos[self._hand].tolist(),
             "time": time.monotonic(),
             "goals": self.take_goals(),
@@ -161,12 +168,14 @@ class PeerArm:
         self._objects.sendto(self.objects().astype("<f8").tobytes(), self._objects_at)
 
 
-def _scene(model: str) -> tuple[mujoco.MjModel, Vector]:
-    """The arm's model with the cube added last, and the arm's joint positions at home."""
+def _scene(model: str, with_cube: bool) -> tuple[mujoco.MjModel, Vector]:
+    """The arm's model, the cube, if any, added last, and the arm's joint positions at home."""
     spec = mujoco.MjSpec.from_file(str(data_path("assets") / model))
     key = spec.key("home")
     home = np.array(key.qpos)
     spec.delete(key)  # it has no place for the cube
+    if not with_cube:
+        return spec.compile(), home
     cube = spec.worldbody.add_body(name="cube")
     cube.add_freejoint(name="cube")
     box = mujoco.mjtGeom.mjGEOM_BOX
