@@ -55,13 +55,18 @@ class Link:
         self._spare = bytearray(buffer)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Launch the child. It gets its own session: Ctrl-C is for us to handle."""
+    def start(self, args: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> None:
+        """Launch the child. It gets its own session: Ctrl-C is for us to handle.
+
+        Args:
+            args: further arguments of this time.
+            pass_fds: further descriptors that it inherits.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [*self._command, "--fd", str(theirs.fileno()), *self._args],
-                pass_fds=[theirs.fileno()],
+                [*self._command, "--fd", str(theirs.fileno()), *self._args, *args],
+                pass_fds=[theirs.fileno(), *pass_fds],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | dict.fromkeys(_THREADS, "1"),
                 start_new_session=True,

@@ -10,8 +10,8 @@ Vector = tuple[float, float, float]
 
 def compose(left: Sequence[float], right: Sequence[float]) -> Vector:
     """Rotation vector of "first ``right``, then ``left``", with an angle of at most pi."""
-    w1, x1, y1, z1 = _quaternion(left)
-    w2, x2, y2, z2 = _quaternion(right)
+    w1, x1, y1, z1 = quaternion(left)
+    w2, x2, y2, z2 = quaternion(right)
     w = w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2
     x = w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2
     y = w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2
@@ -42,7 +42,8 @@ def nearest(rotvec: Sequence[float], reference: Sequence[float]) -> Vector:
     return x * scale, y * scale, z * scale
 
 
-def _quaternion(rotvec: Sequence[float]) -> tuple[float, float, float, float]:
+def quaternion(rotvec: Sequence[float]) -> tuple[float, float, float, float]:
+    """The unit quaternion wxyz of a rotation vector."""
     x, y, z = rotvec
     angle = math.hypot(x, y, z)
     # sin(angle/2)/angle, which tends to 1/2

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from genpolicy.spec import GenpolicyError
+from genpolicy_deploy.robots.arm import ArmRobot
 from genpolicy_deploy.robots.base import Robot
 from genpolicy_deploy.robots.config import load_config
+from genpolicy_deploy.robots.drivers import DRIVERS
 from genpolicy_deploy.robots.mujoco import MujocoRobot
 
 _BUILT_IN = {"mujoco": MujocoRobot}
@@ -17,7 +19,7 @@ GROUP = "genpolicy.robots"
 
 def names() -> list[str]:
     """Every robot that ``make`` knows."""
-    return sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
+    return sorted({*_BUILT_IN, *DRIVERS, *(entry.name for entry in entry_points(group=GROUP))})
 
 
 def make(name: str, config: Path | None = None, **options: Any) -> Robot:
@@ -32,6 +34,8 @@ def make(name: str, config: Path | None = None, **options: Any) -> Robot:
     Raises:
         GenpolicyError: no such robot, or a file that it does not understand.
     """
+    if name in DRIVERS:
+        return ArmRobot(name, (load_config(config, name) if config else {}) | options, config)
     factory = _BUILT_IN.get(name)
     if factory is None:
         found = [entry for entry in entry_points(group=GROUP) if entry.name == name]

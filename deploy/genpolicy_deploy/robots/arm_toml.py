@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genpolicy.spec import GenpolicyError
-from genpolicy_deploy.robots.arm_config import ArmConfig, Gripper, Workspace
+from genpolicy_deploy.robots.arm_config import HAND_AXES, ArmConfig, Gripper, Workspace
 from genpolicy_deploy.robots.base import Limits
 from genpolicy_deploy.robots.config import override_limits
 from genpolicy_deploy.robots.mujoco import LIMITS
@@ -129,9 +129,9 @@ class _Parser:
         return limits
 
     def _hand_limits(self, config: ArmConfig) -> Limits | None:
-        if config.mode == "joints":
+        if config.hand is None:
             return None
-        size = len(config.axes)
+        size = len(HAND_AXES) + (config.gripper is not None)
         default = Limits(**{name: values[:size] for name, values in vars(LIMITS).items()})
         table = self._table("hand_limits")
         return override_limits(default, table, f"{self.where}: hand_limits")
