@@ -20,7 +20,7 @@ from genpolicy_deploy.robots.base import Limits, RobotSpec, RobotState, Vector
 from genpolicy_deploy.robots.config import override_limits
 
 PROTOCOL = 1
-CONNECT_TIMEOUT_S = 120.0  # the simulator compiles its scene
+CONNECT_TIMEOUT_S = 300.0  # the simulator compiles its scene, perhaps beside other work
 RESET_TIMEOUT_S = 10.0
 SILENCE_S = 0.1
 TASKS = ("lift", "can", "square")  # with one arm
