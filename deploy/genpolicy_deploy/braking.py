@@ -10,11 +10,12 @@ axis into a corner from which some limit must be broken.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MARGIN = 1e-9  # relative: limits are kept short of rounding
 BISECTIONS = 12
-MAX_BRAKING_STEPS = 100_000
+TOUCHING = 1e-9  # jerk steps: less is rounding
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,72 @@ class Axis:
         v = (wanted - self.p) / self.dt
         self.p, self.v, self.a = wanted, v, (v - self.v) / self.dt
 
-    def approach(self, wanted: float) -> None:
-        """Step towards ``wanted`` as far as the limits allow, so as to stop there."""
+    def track(self, wanted: float, velocity: float) -> str | None:
+        """Step to ``wanted``, or as near as the limits allow, and catch up with its motion.
+
+        Args:
+            wanted: where to be after this step.
+            velocity: with which ``wanted`` itself moves on.
+
+        Returns:
+            The limit that a direct step would have broken first, or None.
+        """
+        kind = self.violation(wanted)
+        # Who arrives at another speed than the target's cannot stay with it.
+        mismatch = (wanted - self.p) / self.dt - velocity
+        if kind is None and abs(mismatch) <= self._max_da * self.dt:
+            self.go(wanted)
+        else:
+            self.approach(wanted, velocity)
+        return kind
+
+    def approach(self, wanted: float, velocity: float = 0.0) -> None:
+        """Step towards ``wanted`` as far as the limits allow, so as to come to rest on it.
+
+        Args:
+            wanted: where to be after this step.
+            velocity: with which ``wanted`` itself moves on. At rest then means: moving with it.
+        """
         goal = min(max(wanted, self.limits.low), self.limits.high)
+        velocity = min(max(velocity, -self._max_v), self._max_v) if goal == wanted else 0.0
         brake = self.brake(self.v, self.a)
+        calm = brake if velocity == 0.0 else self.brake(self.v - velocity, self.a)
+        if velocity != 0.0 and not self._safe_after(calm):
+            self._advance(self._furthest(brake, calm, self._safe_after))
+            return
         eager = ((goal - self.p) / self.dt - self.v) / self.dt
         eager = min(max(eager, self.a - self._max_da), self.a + self._max_da)
         eager = min(max(eager, -self._max_a), self._max_a)
-        # ``brake`` may be taken always; find the largest share of the way from it to ``eager``.
-        best, low, high = brake, 0.0, 1.0
-        share = 1.0
+        toward = math.copysign(1.0, goal - velocity * self.dt - self.p)
+        rounding = MARGIN * max(1.0, abs(goal))
+
+        def acceptable(a: float) -> bool:
+            """Whether the step is safe and, where that can be avoided, does not pass ``goal``."""
+            if not self._safe_after(a):
+                return False
+            v = self.v + a * self.dt
+            end = self._rest(self.p + v * self.dt, v - velocity, a)
+            return toward * (goal - end) >= -rounding
+
+        self._advance(self._furthest(calm, eager, acceptable))
+
+    def _safe_after(self, a: float) -> bool:
+        v = self.v + a * self.dt
+        return self._safe(self.p + v * self.dt, v, a)
+
+    def _furthest(self, sure: float, eager: float, acceptable: Callable[[float], bool]) -> float:
+        """The acceptable acceleration furthest on the way from ``sure``, which is, to ``eager``."""
+        if acceptable(eager):
+            return eager
+        best, low, high = sure, 0.0, 1.0
         for _ in range(BISECTIONS):
-            candidate = brake + share * (eager - brake)
-            if self._acceptable(candidate, goal):
+            share = 0.5 * (low + high)
+            candidate = sure + share * (eager - sure)
+            if acceptable(candidate):
                 best, low = candidate, share
-                if share == 1.0:
-                    break
             else:
                 high = share
-            share = 0.5 * (low + high)
-        self._advance(best)
+        return best
 
     def hold(self) -> None:
         """Brake: one step of the way to rest."""
@@ -118,30 +165,70 @@ class Axis:
         braking = min(max(wanted, braking - 1.0), braking + 1.0)
         return -direction * braking * self._max_da
 
-    def _acceptable(self, a: float, goal: float) -> bool:
-        """Whether the step is safe and, where that can still be avoided, does not pass ``goal``."""
-        v = self.v + a * self.dt
-        end = self._braking_end(self.p + v * self.dt, v, a)
-        if end is None:
-            return False
-        toward = math.copysign(1.0, goal - self.p)
-        return toward * (goal - end) >= -MARGIN * max(1.0, abs(goal))
+    def travel(self) -> Travel:
+        """The way to rest if this axis brakes from now on."""
+        return Travel(self.p, self.v, self.a, self.dt, self._phases(self.v, self.a))
 
     def _safe(self, p: float, v: float, a: float) -> bool:
-        return self._braking_end(p, v, a) is not None
-
-    def _braking_end(self, p: float, v: float, a: float) -> float | None:
-        """Where braking from (p, v, a) comes to rest, or None if a limit breaks on the way."""
+        """Whether braking from (p, v, a) comes to rest without breaking a limit on the way."""
         low, high, max_v = self.limits.low, self.limits.high, self._max_v * (1.0 + 0.5 * MARGIN)
-        for _ in range(MAX_BRAKING_STEPS):
+        if not (low <= p <= high and abs(v) <= max_v):
+            return False
+        if self._resting(v, a):
+            return True
+        for steps, change in self._phases(v, a):
+            p, v, a = _advance(p, v, a, steps, change, self.dt)
             if not (low <= p <= high and abs(v) <= max_v):
-                return None
-            if self._resting(v, a):
-                return p
-            a = self.brake(v, a)
-            v += a * self.dt
-            p += v * self.dt
-        return None
+                return False
+        return True
+
+    def _rest(self, p: float, v: float, a: float) -> float:
+        """Where braking from (p, v, a) comes to rest, whatever the limits of p and v."""
+        if not self._resting(v, a):
+            for steps, change in self._phases(v, a):
+                p, v, a = _advance(p, v, a, steps, change, self.dt)
+        return p
+
+    def _phases(self, v: float, a: float) -> list[tuple[int, float]]:
+        """What calling ``brake`` until rest does, in closed form: (steps, change of a per step).
+
+        No phase has a turning point of p or v inside: extremes are where phases meet. In the units
+        of ``brake``, with speed V >= 0 and braking B, there are these phases:
+
+        1. B too strong for so little speed: less by 1 per step, until the axis turns round;
+        2. B too weak: more by 1 per step, while that is less than T⁻¹(V) and the limit;
+        3. one smaller step to the first of the two; if to the limit, B stays while it is the less;
+        4. B = T⁻¹(V), which from then on falls by 1 per step, to rest.
+        """
+        unit = self._max_da
+        limit = self._max_a / unit
+        forward = v > 0.0 or (v == 0.0 and a > 0.0)
+        sign = -unit if forward else unit  # of the acceleration that brakes
+        speed, braking = abs(v) / (unit * self.dt), a / sign
+        phases: list[tuple[int, float]] = []
+        if braking - 1.0 > _inverse_ramp(speed) + TOUCHING:
+            root = math.sqrt(max((2.0 * braking - 1.0) ** 2 - 8.0 * speed, 0.0))
+            steps = max(math.ceil(0.5 * (2.0 * braking - 1.0 - root)), 1)
+            phases += [(steps - 1, -sign), (1, -sign)]
+            speed = max(-speed + steps * braking - 0.5 * steps * (steps + 1), 0.0)
+            braking, sign = steps - braking, -sign
+        steps = _ramp_steps(speed, braking, limit)
+        if steps > 0:
+            rising = min(max(math.floor(-braking), 0), steps)  # while V still grows
+            phases += [(rising, sign), (steps - rising, sign)]
+            speed -= steps * braking + 0.5 * steps * (steps + 1)
+            braking += steps
+        strongest = _inverse_ramp(max(speed, 0.0))
+        if strongest > limit:
+            phases.append((1, (limit - braking) * sign))
+            speed, braking = speed - limit, limit
+            steps = max(math.floor((speed - _ramp(limit)) / limit) + 1, 0)
+            phases.append((steps, 0.0))
+            speed -= steps * limit
+            strongest = _inverse_ramp(max(speed, 0.0))
+        phases.append((1, (strongest - braking) * sign))
+        phases.append((math.floor(strongest), -sign))
+        return phases
 
     def _advance(self, a: float) -> None:
         self.v += a * self.dt
@@ -150,10 +237,64 @@ class Axis:
         self.p = min(max(self.p + self.v * self.dt, self.limits.low), self.limits.high)
 
 
-def _inverse_ramp(speed: float) -> float:
-    """The b such that b + (b-1) + (b-2) + ... (all positive terms) = ``speed``.
+class Travel:
+    """Positions of a braking axis, step by step, in closed form.
 
-    With n = floor(b) the sum is (n+1) b - n(n+1)/2: continuous, increasing, linear in between.
+    Attributes:
+        steps: until rest.
+        span: the whole length of the way, there and back where it turns.
     """
+
+    def __init__(
+        self, p: float, v: float, a: float, dt: float, phases: list[tuple[int, float]]
+    ) -> None:
+        self._dt, self._parts = dt, []
+        self.steps, self.span = 0, 0.0
+        for steps, change in phases:
+            self._parts.append((self.steps, p, v, a, change))
+            start = p
+            p, v, a = _advance(p, v, a, steps, change, dt)
+            self.steps += steps
+            self.span += abs(p - start)
+        self.rest = p
+
+    def at(self, step: int) -> float:
+        """The position after ``step`` steps of braking."""
+        if step >= self.steps:
+            return self.rest
+        for before, p, v, a, change in reversed(self._parts):
+            if step >= before:
+                return _advance(p, v, a, step - before, change, self._dt)[0]
+        raise ValueError("steps count from 0")
+
+
+def _advance(
+    p: float, v: float, a: float, steps: int, change: float, dt: float
+) -> tuple[float, float, float]:
+    """(p, v, a) after ``steps``, in each of which a changes first, then v, then p."""
+    sums = 0.5 * steps * (steps + 1)
+    end = p + (steps * v + (sums * a + change * sums * (steps + 2) / 3.0) * dt) * dt
+    return end, v + (steps * a + change * sums) * dt, a + steps * change
+
+
+def _ramp(b: float) -> float:
+    """T(b) = b + (b-1) + (b-2) + ..., all positive terms: continuous, increasing."""
+    n = math.floor(b)
+    return (n + 1) * b - 0.5 * n * (n + 1)
+
+
+def _inverse_ramp(speed: float) -> float:
+    """The b with T(b) = ``speed``."""
     n = math.floor(0.5 * (math.sqrt(1.0 + 8.0 * speed) - 1.0))
     return (speed + 0.5 * n * (n + 1)) / (n + 1)
+
+
+def _ramp_steps(speed: float, braking: float, limit: float) -> int:
+    """How often B may grow by 1 and stay below ``limit`` and T⁻¹ of the speed then left.
+
+    After n steps, b = B + n. The speed before the last of them is V - (b(b-1) - B(B+1))/2, and
+    T(b) = b(b+1)/2 + f(1-f)/2 with the fraction f of b, which is that of B: together b² <= ...
+    """
+    fraction = braking - math.floor(braking)
+    square = speed + 0.5 * braking * (braking + 1.0) - 0.5 * fraction * (1.0 - fraction)
+    return max(math.floor(min(limit, math.sqrt(max(square, 0.0))) - braking), 0)
