@@ -76,8 +76,8 @@ class _Phase:
         golden = contract.golden.inputs
         self.observation = {f.name: golden[f"obs.{f.name}"][0] for f in task.observations}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        axes = len(spec.axes)
-        self.recorder = stack.enter_context(Recorder(folder / "bench.log", contract.spec, axes, {}))
+        recorder = Recorder(folder / "bench.mcap", contract.spec, len(spec.axes), {})
+        self.recorder = stack.enter_context(recorder)
         self.inference = self.player = None
         if samples is not None:
             self.inference = Inference(path, contract, samples)

@@ -1,17 +1,16 @@
-r"""The flight recorder's file format, and its reader.
+"""Reads a flight log: all that is whole, of a file that may end anywhere.
 
-    magic "GPLOG1\r\n", u32 length, JSON header, frames until the end of the file
-
-All numbers are little-endian. A frame is ``u32 crc, u32 length, i64 sequence, u8 kind`` and the
-fields of its kind; ``crc`` is CRC-32 of everything after itself, ``length`` counts the whole
-frame. The header's ``frames`` lists each kind's fields in NumPy's notation. A file that ends in
-the middle of a frame (power cut, SIGKILL) is read up to there.
+``log_format`` describes the file. It is read from its beginning, without the index at its end, so
+a log whose end is missing (power cut, a writer killed) is read up to the last chunk that is whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,76 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genpolicy.spec import GenpolicyError, PolicySpec
+from genpolicy.spec import GenpolicyError
+from genpolicy_deploy.log_format import (
+    CDR,
+    END,
+    EVENT,
+    METADATA,
+    Layout,
+    decode_event,
+    layout_from_json,
+)
 
-MAGIC = b"GPLOG1\r\n"
-_FRAME = [("crc", "<u4"), ("length", "<u4"), ("sequence", "<i8"), ("kind", "u1")]
-_PREFIX = np.dtype(_FRAME).itemsize
-END = b"end"
-EVENT = np.dtype([("t_ns", "<i8"), ("kind", "S24"), ("text", "S200")])
-
-
-@dataclass(frozen=True)
-class FrameLayout:
-    """Fields of every kind of frame; a kind's number is its place."""
-
-    kinds: dict[str, np.dtype]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the longest frame, rounded up to whole cache lines."""
-        longest = _PREFIX + max(dtype.itemsize for dtype in self.kinds.values())
-        return -(-longest // 64) * 64
-
-    def empty(self, name: str) -> NDArray[Any]:
-        """One frame ``[1]`` to be filled: its prefix and its ``data``."""
-        frame = np.zeros(1, np.dtype([*_FRAME, ("data", self.kinds[name])]))
-        frame["kind"] = list(self.kinds).index(name)
-        frame["length"] = frame.dtype.itemsize
-        return frame
-
-    def to_json(self) -> dict[str, Any]:
-        """For the header."""
-        return {name: dtype.descr for name, dtype in self.kinds.items()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FrameLayout:
-        """Back from the header."""
-        return cls(
-            {
-                name: np.dtype([(f[0], f[1], tuple(f[2])) if len(f) > 2 else tuple(f) for f in d])
-                for name, d in data.items()
-            }
-        )
-
-
-def frame_layout(spec: PolicySpec, axes: int) -> FrameLayout:
-    """What a run of ``spec`` on a robot of ``axes`` axes records."""
-    tick = [
-        ("t_ns", "<i8"),
-        ("tick", "<i8"),
-        ("episode", "<i4"),
-        ("step", "<i4"),  # control step within the episode
-        ("state", "u1"),
-        ("lateness_us", "<f4"),
-        ("age_us", "<f4"),  # of the measurement
-        ("measured", "<f8", (axes,)),
-        ("command", "<f8", (axes,)),
-    ]
-    chunk = [
-        ("t_ns", "<i8"),
-        ("t_obs_ns", "<i8"),
-        ("episode", "<i4"),
-        ("step", "<i4"),
-        ("seed", "<i8"),
-        ("counter", "<i8"),
-        ("index", "<i4"),
-        ("score", "<f8"),
-        ("compute_us", "<f4"),
-        ("obs", "<f4", (spec.obs_steps * spec.task.obs_dim,)),
-        ("actions", "<f4", (spec.chunk, spec.task.action.dim)),
-    ]
-    return FrameLayout({"tick": np.dtype(tick), "chunk": np.dtype(chunk), "event": EVENT})
+MAGIC = b"\x89MCAP0\r\n"
+# Opcodes of MCAP records
+_FOOTER, _CHANNEL, _MESSAGE, _CHUNK, _METADATA = 2, 4, 5, 6, 12
+_RECORD = struct.Struct("<BQ")
+_MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log_time, publish_time
+_CHUNK_HEAD = struct.Struct("<QQQII")  # times, size and CRC when uncompressed, length of a name
 
 
 @dataclass(frozen=True)
@@ -97,6 +43,7 @@ class FlightLog:
 
     header: dict[str, Any]
     ticks: NDArray[Any]
+    steps: NDArray[Any]
     chunks: NDArray[Any]
     events: NDArray[Any]
     complete: bool  # nothing is missing in between, and the last frame is the event "end"
@@ -117,34 +64,118 @@ def read_log(path: Path) -> FlightLog:
         raw = path.read_bytes()
     except OSError as error:
         raise GenpolicyError(f"{path}: cannot be read ({error.strerror})") from error
-    start = len(MAGIC) + 4
-    size = int.from_bytes(raw[len(MAGIC) : start], "little")
-    if not raw.startswith(MAGIC) or len(raw) < start + size:
+    if not raw.startswith(MAGIC):
         raise GenpolicyError(f"{path}: not a genpolicy-deploy log")
+    found = _Found()
+    whole = False
+    with contextlib.suppress(ValueError, KeyError, StopIteration, struct.error, MemoryError):
+        whole = found.scan(raw)  # up to where it is damaged
     try:
-        header = json.loads(raw[start : start + size])
-        layout = FrameLayout.from_json(header["frames"])
-        frames, complete = _split(raw, start + size, layout)
-        ticks, chunks, events = (frames[name] for name in ("tick", "chunk", "event"))
+        layout = layout_from_json(found.header["frames"])
+        tables = found.tables(layout)
     except (ValueError, KeyError, TypeError) as error:
-        raise GenpolicyError(f"{path}: damaged header ({error})") from error
-    ended = len(events) > 0 and events[-1]["kind"] == END
-    return FlightLog(header, ticks, chunks, events, bool(complete and ended))
+        raise GenpolicyError(f"{path}: not a genpolicy-deploy log, or cut at its start") from error
+    events = tables["event"]
+    whole &= found.without_gaps() and len(events) > 0 and bytes(events["kind"][-1]) == END.encode()
+    return FlightLog(found.header, tables["tick"], tables["step"], tables["chunk"], events, whole)
 
 
-def _split(raw: bytes, start: int, layout: FrameLayout) -> tuple[dict[str, NDArray[Any]], bool]:
-    names = list(layout.kinds)
-    found: dict[str, list[bytes]] = {name: [] for name in names}
-    count, complete = 0, True
-    while start < len(raw):
-        crc, length = np.frombuffer(raw[start : start + 8].ljust(8, b"\0"), "<u4").tolist()
-        frame = raw[start : start + length]
-        whole = _PREFIX <= length == len(frame) and zlib.crc32(frame[4:]) == crc
-        if not whole or frame[16] >= len(names):
-            complete = False
-            break
-        complete &= int.from_bytes(frame[8:16], "little") == count
-        found[names[frame[16]]].append(frame[_PREFIX:])
-        start, count = start + length, count + 1
-    arrays = {name: np.frombuffer(b"".join(found[name]), layout.kinds[name]) for name in names}
-    return arrays, complete
+class _Found:
+    """Messages by topic, as the file is scanned."""
+
+    def __init__(self) -> None:
+        self.header: dict[str, Any] = {}
+        self._topics: dict[int, str] = {}
+        self._messages: dict[str, list[bytes]] = {}
+        self._times: dict[str, list[int]] = {}
+        self._sequences: list[int] = []
+
+    def scan(self, raw: bytes) -> bool:
+        """Take what there is; whether the file was closed properly."""
+        for opcode, body in _records(raw, len(MAGIC)):
+            if opcode == _METADATA:
+                self._take_metadata(body)
+            elif opcode == _CHUNK:
+                for inner, record in _records(_unpacked(body), 0):
+                    self._take(inner, record)
+            elif opcode == _FOOTER:
+                return raw.endswith(MAGIC)
+        return False
+
+    def _take(self, opcode: int, body: bytes) -> None:
+        if opcode == _CHANNEL:
+            (number,) = struct.unpack_from("<H", body)
+            self._topics[number] = next(_strings(body, 4)).removeprefix("/")
+        elif opcode == _MESSAGE:
+            number, sequence, _, t_ns = _MESSAGE_HEAD.unpack_from(body)
+            topic = self._topics[number]
+            self._messages.setdefault(topic, []).append(body[_MESSAGE_HEAD.size :])
+            self._times.setdefault(topic, []).append(t_ns)
+            if topic != "limits":
+                self._sequences.append(sequence)
+
+    def _take_metadata(self, body: bytes) -> None:
+        name = next(_strings(body, 0))
+        if name == METADATA:
+            texts = _strings(body, 8 + len(name))  # behind the name, the size of the map
+            self.header = {key: json.loads(text) for key, text in zip(texts, texts, strict=True)}
+
+    def without_gaps(self) -> bool:
+        """Whether no frame was dropped."""
+        return self._sequences == list(range(len(self._sequences)))
+
+    def tables(self, layout: Layout) -> dict[str, NDArray[Any]]:
+        """One structured array per kind of frame."""
+        start = len(CDR)
+        tables = {}
+        for kind, dtype in layout.items():
+            messages = self._messages.get(kind, [])
+            if kind == "event":
+                texts = map(decode_event, messages)
+                rows = [(t, *row) for t, row in zip(self._times.get(kind, []), texts, strict=True)]
+                tables[kind] = np.array(rows, EVENT)
+            else:
+                tables[kind] = np.frombuffer(b"".join(m[start:] for m in messages), dtype)
+        return tables
+
+
+def _records(raw: bytes, place: int) -> Iterator[tuple[int, bytes]]:
+    """Records from ``place`` on, up to the last that is whole."""
+    while place + _RECORD.size <= len(raw):
+        opcode, length = _RECORD.unpack_from(raw, place)
+        place += _RECORD.size
+        if place + length > len(raw):
+            return
+        yield opcode, raw[place : place + length]
+        place += length
+
+
+def _strings(body: bytes, place: int) -> Iterator[str]:
+    """All strings from ``place`` on."""
+    while place < len(body):
+        (length,) = struct.unpack_from("<I", body, place)
+        place += 4 + length
+        yield body[place - length : place].decode()
+
+
+def _unpacked(body: bytes) -> bytes:
+    """The records of a chunk.
+
+    Raises:
+        ValueError: it is damaged, or packed in a way that is not ours.
+    """
+    import zstandard
+
+    _, _, size, crc, length = _CHUNK_HEAD.unpack_from(body)
+    start = _CHUNK_HEAD.size + length
+    packing, data = body[_CHUNK_HEAD.size : start], body[start + 8 :]
+    if packing == b"zstd":
+        try:
+            data = zstandard.decompress(data, size)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+    elif packing:
+        raise ValueError(f"chunks packed by {packing!r}")
+    if zlib.crc32(data) != crc:
+        raise ValueError("a chunk's check fails")
+    return data

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.actions import action_mode
@@ -166,8 +167,9 @@ class ControlLoop:
         self._engaged = self._observed = self._finished = False
         self._max_steps = max_steps
         self.machine.to(State.RAMP, f"episode {self._episode}, seed {seed}")
+        self._seed = seed
         self._robot.reset(seed, self._stop_wanted)
-        state = self._robot.read()
+        state = self._state = self._robot.read()
         self.envelope.start(state.position)
         self._measured[:] = state.position
         self._seq = -1
@@ -187,7 +189,7 @@ class ControlLoop:
         late_s = (self.ticker.missed - missed) * self.ticker.period_ns / 1e9
         if late_s > self.watchdog.overrun:
             self._event("overrun", f"{1e3 * late_s:.0f} ms")
-        state = self._robot.read()
+        state = self._state = self._robot.read()
         self._take(state)
         self._poll()
         self._watch()
@@ -263,9 +265,12 @@ class ControlLoop:
             return  # still due: the step is taken when there is something to take it from
         if self._success or self._step >= self._max_steps:
             self._finished = True  # success counts at control steps only, as in training
+            self._record_observation(state)
+            self._record_step(None)
             return
         if not self._observed:
             self._player.observe(state.observation)
+            self._record_observation(state)
             self._observed = True
         if self._player.empty:
             self._ask(state)
@@ -277,10 +282,12 @@ class ControlLoop:
             return
         if self._player.waiting_s(self._now) > 0.0:  # asked before, in vain
             self._player.observe(state.observation, again=True)
+            self._record_observation(state)
         self._player.ask(self._now, state.t_ns)
 
     def _act(self) -> None:
         action = self._player.next_action()
+        self._record_step(action)
         self._mode.target(action, self._measured, self.envelope.command, self._target)
         self.envelope.apply(self._target, self._measured)
         self._engaged = True
@@ -308,7 +315,26 @@ class ControlLoop:
         tick["age_us"] = (self._now - self._measured_ns) / 1e3
         tick["measured"] = self._measured
         tick["command"] = self.envelope.command
+        tick["blocked"] = self.envelope.blocked + self._state.blocked
+        if len(self._state.joints):
+            tick["joints"], tick["joint_command"] = self._state.joints, self._state.joint_command
         self._recorder.put("tick")
+
+    def _record_observation(self, state: RobotState) -> None:
+        """What a control step is decided from."""
+        if self._recorder is not None:
+            self._recorder.observe(state.observation)
+
+    def _record_step(self, action: NDArray[np.float32] | None) -> None:
+        """One control step; without an action, the end of the episode."""
+        if self._recorder is None:
+            return
+        step = self._recorder.step
+        step["t_ns"], step["seed"] = self._now, self._seed
+        step["episode"], step["step"] = self._episode, self._step
+        step["acted"], step["success"] = action is not None, self._success
+        step["action"] = 0.0 if action is None else action
+        self._recorder.put("step")
 
     def _record_chunk(self, recorder: Recorder, reply: np.void) -> None:
         chunk = recorder.chunk

@@ -1,38 +1,43 @@
 """Flight recorder: a ring in shared memory that the loop fills and another process writes out.
 
-The writer survives the control process: after a crash or SIGKILL it still drains the ring and
-closes the file. ``genpolicy_deploy.flight_log`` documents the format and reads it back.
+The writer (``log_writer``) survives the control process: after a crash or SIGKILL it still drains
+the ring and closes the file. ``log_format`` describes the file, ``flight_log`` reads it back.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import mmap
 import os
-import select
 import subprocess
 import sys
 import time
-import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError, PolicySpec
-from genpolicy_deploy.flight_log import END, EVENT, MAGIC, frame_layout
-from genpolicy_deploy.link import outlive_signals
+from genpolicy_deploy.log_format import (
+    END,
+    EVENT,
+    PREFIX,
+    Layout,
+    frame_layout,
+    layout_to_json,
+    slot_size,
+)
 
 CAPACITY = 4096  # frames in the ring: 8 s at 500 Hz
-POLL_S = 0.02
-SYNC_S = 0.5
-_COUNTERS = 4096  # bytes before the frames: [written, read], a page to themselves
+COUNTERS = 4096  # bytes before the frames: [written, read], a page to themselves
 
 
 class Recorder:
-    """The loop's side. Fill ``tick`` or ``chunk`` in place, then ``put``.
+    """The loop's side. Fill ``tick``, ``step`` or ``chunk`` in place, then ``put``.
 
     Never blocks: when the writer is 8 s behind, frames are dropped and counted.
 
@@ -40,63 +45,86 @@ class Recorder:
         path: a new file.
         spec: decides the sizes of observations and actions.
         axes: number of the robot's axes.
-        info: goes into the header (JSON).
+        info: describes the run (JSON); ``limits`` in it (and ``joint_limits``) are plotted.
+        joints: number of its joints, where they are not the axes.
 
     Raises:
         GenpolicyError: the file exists already, or cannot be made.
     """
 
-    def __init__(self, path: Path, spec: PolicySpec, axes: int, info: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, spec: PolicySpec, axes: int, info: Mapping[str, Any], joints: int = 0
+    ) -> None:
         self.path = path
-        self.dropped = 0
-        self._layout = frame_layout(spec, axes)
-        self._size = self._layout.size
-        header = json.dumps({**info, "frames": self._layout.to_json()}, allow_nan=False).encode()
+        self.dropped = 0  # frames that are not in the file; whole after ``close``
+        layout = frame_layout(spec, axes, joints)
         try:
-            with open(path, "xb") as file:
-                file.write(MAGIC + len(header).to_bytes(4, "little") + header)
+            path.open("xb").close()
         except FileExistsError as error:
             raise GenpolicyError(f"{path}: exists already; choose another --log file") from error
         except OSError as error:
             raise GenpolicyError(f"{path}: cannot be written ({error.strerror})") from error
-        self._memory = os.memfd_create("genpolicy-recorder")
-        os.ftruncate(self._memory, _COUNTERS + CAPACITY * self._size)
-        self._map = mmap.mmap(self._memory, 0)
-        self._counters = np.frombuffer(self._map, np.int64, 2)
-        self._ring = np.frombuffer(self._map, np.uint8, offset=_COUNTERS).reshape(CAPACITY, -1)
-        self._frames = {name: self._layout.empty(name) for name in self._layout.kinds}
-        self.tick = self._frames["tick"][0]["data"]
-        self.chunk = self._frames["chunk"][0]["data"]
-        self._bytes = {name: f.view(np.uint8) for name, f in self._frames.items()}
-        self._written = 0
-        self._start_writer()
+        self._make_ring(layout)
+        self.tick, self.step, self.chunk = (self._data[k] for k in ("tick", "step", "chunk"))
+        self._obs = _by_name(self.step["obs"], spec)
+        # Added to any monotonic time of the log, this gives the time of day:
+        offset = {"wall_minus_monotonic_ns": time.time_ns() - time.monotonic_ns()}
+        self._start_writer({**info, **offset, "frames": layout_to_json(layout)})
 
-    def _start_writer(self) -> None:
+    def _make_ring(self, layout: Layout) -> None:
+        self._slot = slot_size(layout)
+        self._memory = os.memfd_create("genpolicy-recorder")
+        os.ftruncate(self._memory, COUNTERS + CAPACITY * self._slot)
+        self._map = mmap.mmap(self._memory, 0)
+        self._map[:] = bytes(len(self._map))  # no page fault later
+        self._counters = memoryview(self._map)[:16].cast("q")
+        self._sequence = self._written = 0
+        self._prefix, self._data, self._bytes = {}, {}, {}
+        for number, (name, dtype) in enumerate(layout.items()):
+            frame = np.zeros(1, np.dtype([("prefix", PREFIX), ("data", dtype)]))
+            frame["prefix"]["kind"], frame["prefix"]["length"] = number, dtype.itemsize
+            self._prefix[name], self._data[name] = frame["prefix"][0], frame["data"][0]
+            self._bytes[name] = frame.view(np.uint8).data
+
+    def _start_writer(self, info: dict[str, Any]) -> None:
+        """Launch it, and wait until the file has begun."""
         parent, self._alive = os.pipe()  # our end closes when this process ends, however it ends
-        command = [sys.executable, "-m", "genpolicy_deploy.recorder", str(self.path)]
+        command = [sys.executable, "-m", "genpolicy_deploy.log_writer", str(self.path)]
         self._writer = subprocess.Popen(
-            [*command, str(self._memory), str(parent), str(self._size)],
+            [*command, str(self._memory), str(parent), str(self._slot)],
             pass_fds=[self._memory, parent],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             start_new_session=True,
         )
         os.close(parent)
+        if not _answer(self._writer, json.dumps(info, allow_nan=False).encode()):
+            self._alive = _closed(self._alive)
+            self._writer.wait()
+            self.path.unlink()
+            raise GenpolicyError(f"{self.path}: the process that writes it did not start")
+
+    def observe(self, observation: Mapping[str, NDArray[Any]]) -> None:
+        """Put ``{key: [D]}`` into ``step``."""
+        for name, view in self._obs.items():
+            view[:] = observation[name]
 
     def put(self, kind: str) -> None:
         """Append the frame of ``kind`` as it stands."""
-        if self._written - self._counters[1] >= CAPACITY:
+        sequence, written = self._sequence, self._written
+        self._sequence = sequence + 1
+        if written - self._counters[1] >= CAPACITY:
             self.dropped += 1
             return
-        frame, raw = self._frames[kind][0], self._bytes[kind]
-        frame["sequence"] = self._written
-        frame["crc"] = zlib.crc32(raw.data[4:])
-        self._ring[self._written % CAPACITY, : len(raw)] = raw
-        self._written += 1
-        self._counters[0] = self._written
+        self._prefix[kind]["sequence"] = sequence
+        raw = self._bytes[kind]
+        place = COUNTERS + written % CAPACITY * self._slot
+        self._map[place : place + len(raw)] = raw
+        self._written = self._counters[0] = written + 1
 
     def event(self, t_ns: int, kind: str, text: str = "") -> None:
         """Append an event: a change of state, a fault, a note."""
-        data = self._frames["event"][0]["data"]
+        data = self._data["event"]
         data["t_ns"], data["kind"] = t_ns, kind.encode()[:24]
         data["text"] = text.encode()[: EVENT["text"].itemsize]
         self.put("event")
@@ -105,14 +133,14 @@ class Recorder:
         """Mark the end and wait until everything is on disk."""
         if self._alive < 0:
             return
-        self.event(time.monotonic_ns(), END.decode())
-        os.close(self._alive)
-        self._alive = -1
+        self.event(time.monotonic_ns(), END, str(self.dropped))
+        self._alive = _closed(self._alive)
         try:
             self._writer.wait(30.0)
         except subprocess.TimeoutExpired:
             self._writer.kill()
             self._writer.wait()
+        self.dropped += self._written - self._counters[1]  # none, unless the writer was killed
         os.close(self._memory)
 
     def __enter__(self) -> Self:
@@ -127,56 +155,25 @@ class Recorder:
         self.close()
 
 
-class _Writer:
-    """The writer process: copies frames that are whole from the ring to the file."""
-
-    def __init__(self, file: BinaryIO, memory: int, size: int) -> None:
-        self._file, self._map = file, mmap.mmap(memory, 0)
-        self._counters = np.frombuffer(self._map, np.int64, 2)
-        self._ring = np.frombuffer(self._map, np.uint8, offset=_COUNTERS).reshape(CAPACITY, size)
-
-    def drain(self) -> None:
-        """Write what has come. A frame whose check fails is not yet whole in our memory."""
-        read = int(self._counters[1])
-        while read < self._counters[0]:
-            frame = self._ring[read % CAPACITY].tobytes()
-            length = int.from_bytes(frame[4:8], "little")
-            crc = int.from_bytes(frame[:4], "little")
-            sequence = int.from_bytes(frame[8:16], "little")
-            if sequence != read or zlib.crc32(frame[4:length]) != crc:
-                break
-            self._file.write(frame[:length])
-            read += 1
-            self._counters[1] = read
-
-    def run(self, parent: int) -> None:
-        """Until the other end of pipe ``parent`` closes, and then to the last frame."""
-        synced = time.monotonic()
-        while not select.select([parent], [], [], POLL_S)[0]:
-            self.drain()
-            if time.monotonic() - synced > SYNC_S:
-                self.sync()
-                synced = time.monotonic()
-        self.drain()
-        self.sync()
-
-    def sync(self) -> None:
-        """Onto the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+def _by_name(flat: NDArray[Any], spec: PolicySpec) -> dict[str, NDArray[Any]]:
+    """Views of one observation, feature after feature."""
+    views, start = {}, 0
+    for feature in spec.task.observations:
+        views[feature.name] = flat[start : start + feature.dim]
+        start += feature.dim
+    return views
 
 
-def main() -> None:
-    """Entry point of the writer process."""
-    parser = argparse.ArgumentParser(description="Log writer of genpolicy-deploy.")
-    parser.add_argument("path")
-    for name in ("memory", "parent", "size"):
-        parser.add_argument(name, type=int)
-    args = parser.parse_args()
-    outlive_signals()
-    with open(args.path, "ab") as file:
-        _Writer(file, args.memory, args.size).run(args.parent)
+def _answer(process: subprocess.Popen[bytes], text: bytes) -> bytes:
+    """The first line that it says to ``text``; empty if it has ended."""
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(BrokenPipeError), process.stdout:
+        with process.stdin:
+            process.stdin.write(text)
+        return process.stdout.readline()
+    return b""
 
 
-if __name__ == "__main__":
-    main()
+def _closed(descriptor: int) -> int:
+    os.close(descriptor)
+    return -1

@@ -90,7 +90,7 @@ class Run:
         self.granted: dict[str, str] = {}
         self.loop: ControlLoop | None = None
         self._watchdog = watchdog
-        self._dropped = 0
+        self._log: Recorder | None = None
 
     def execute(self) -> None:
         """Run to the end; a fault or Ctrl-C stops the robot and is kept for ``result``.
@@ -114,7 +114,7 @@ class Run:
         self.inference.start()  # loads while the robot connects
         robot = stack.enter_context(self.robot)
         stack.enter_context(self.estop)
-        recorder = self._recorder(stack, len(robot.spec.axes))
+        recorder = self._log = self._recorder(stack, robot)
         loop = self.loop = ControlLoop(
             self.contract, robot, self.inference, recorder, self._watchdog, self.estop
         )
@@ -123,8 +123,6 @@ class Run:
         if self.options.realtime:
             self.granted = stack.enter_context(soft_realtime())
         self._run_episodes(loop)
-        if recorder is not None:
-            self._dropped = recorder.dropped
 
     def _run_episodes(self, loop: ControlLoop) -> None:
         options = self.options
@@ -143,7 +141,7 @@ class Run:
                     break
         self.interrupted = loop.cancelled
 
-    def _recorder(self, stack: contextlib.ExitStack, axes: int) -> Recorder | None:
+    def _recorder(self, stack: contextlib.ExitStack, robot: Robot) -> Recorder | None:
         if self.options.log is None:
             return None
         info = {
@@ -152,13 +150,15 @@ class Run:
             "num_samples": self.num_samples,
             "temperature": self.temperature,
             "spec": self.contract.spec.to_dict(),
-            "axes": self.robot.spec.axes,
-            "limits": asdict(self.robot.spec.limits),
-            # Added to any t_ns of the log, this gives the time of day:
-            "wall_minus_monotonic_ns": time.time_ns() - time.monotonic_ns(),
+            "robot": robot.spec.name,
+            "rate_hz": robot.spec.rate_hz,
+            "axes": robot.spec.axes,
+            "limits": asdict(robot.spec.limits),
             "versions": versions(),
         }
-        return stack.enter_context(Recorder(self.options.log, self.contract.spec, axes, info))
+        axes, joints = len(robot.spec.axes), len(robot.read().joints)
+        recorder = Recorder(self.options.log, self.contract.spec, axes, info, joints)
+        return stack.enter_context(recorder)
 
     @property
     def exit_code(self) -> int:
@@ -191,7 +191,7 @@ class Run:
             "fault": self.fault,
             "interrupted": self.interrupted,
             "log": str(self.options.log) if self.options.log else None,
-            "log_frames_dropped": self._dropped,
+            "log_frames_dropped": self._log.dropped if self._log else 0,
             "realtime": self.granted,
             "versions": versions(),
         } | self._details()

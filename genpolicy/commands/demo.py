@@ -166,7 +166,7 @@ class _Plan:
         command = ["genpolicy-deploy", "run", str(self.root / "controller.onnx")]
         command += ["--robot", "mujoco", "--episodes", str(config.deploy_episodes)]
         command += ["--seed", str(config.seed0), "--json", str(folder / "deploy.json")]
-        command += ["--log", str(folder / "flight.log")]
+        command += ["--log", str(folder / "flight.mcap")]
         self._add("deploy", "simulated robot in real time", command, _deployed)
 
 

@@ -51,7 +51,7 @@ def _material(root: Path, task: str, settings: dict[str, Any]) -> Material:
     }
     before, after = evaluations["pretrained"], evaluations["reranked"]
     many = genpolicy_sim.make(task, before.episodes, history=base.spec.obs_steps)
-    log = read_log(root / "deploy" / "flight.log")
+    log = read_log(root / "deploy" / "flight.mcap")
     film, filmed, why = _film(root, task, (base, reranked), (before, after))
     return Material(
         chunks=first_chunks({"pretrained": base, "finetuned": tuned}, many, before.seed0),

@@ -55,7 +55,7 @@ class FakeRobot:
         self.frozen = False
 
     def connect(self) -> None:
-        pass
+        self.reset(0)
 
     def reset(self, seed: int, cancelled: Callable[[], bool] = lambda: False) -> None:
         self._rng = np.random.default_rng(seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +18,8 @@ from genpolicy_deploy.watchdog import Watchdog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from mcap.reader import make_reader
+from mcap.writer import Writer
 from tiny_controller import lift_task
 
 from genpolicy.spec import GenpolicyError
@@ -42,7 +43,7 @@ QUICK_MEASUREMENT = Watchdog(
 
 def execute(controller, tmp_path, inject=None, watchdog=PATIENT, **options):
     robot = FakeRobot(lift_task(), inject, effort=options.pop("effort", False))
-    log = tmp_path / "run.log"
+    log = tmp_path / "run.mcap"
     options = {"episodes": 1, "realtime": False} | options
     run = Run(RunOptions(controller, log=log, **options), robot=robot, watchdog=watchdog)
     run.execute()
@@ -84,7 +85,8 @@ def test_a_run_without_faults_executes_the_episode_and_replays_exactly(short_con
     assert log.complete and len(log.chunks) == STEPS // 4
     assert len(log.ticks) >= result["deploy"]["ticks"]
     np.testing.assert_array_equal(log.ticks["command"][-1], robot.commands[-1])
-    outcome = replay(tmp_path / "run.log")
+    assert_steps_are_those_of_the_chunks(log)
+    outcome = replay(tmp_path / "run.mcap")
     assert outcome.passed and outcome.identical == outcome.chunks == STEPS // 4
 
 
@@ -94,17 +96,43 @@ def test_replay_notices_another_controller_and_other_actions(
     _, _, log = execute(short_controller, tmp_path)
     other = build_controller(tmp_path / "other.onnx", sigma=0.2)
     with pytest.raises(GenpolicyError, match="not the controller"):
-        replay(tmp_path / "run.log", other)
-    altered = bytearray((tmp_path / "run.log").read_bytes())
-    place = altered.find(log.chunks["actions"][3].tobytes())
-    altered[place + 3] ^= 1  # one bit of one action, with the frame's check made good again
-    start = altered.rfind(log.chunks[3].tobytes()[:24], 0, place) - 17
-    length = int.from_bytes(altered[start + 4 : start + 8], "little")
-    crc = zlib.crc32(altered[start + 4 : start + length])
-    altered[start : start + 4] = crc.to_bytes(4, "little")
-    (tmp_path / "altered.log").write_bytes(altered)
-    outcome = replay(tmp_path / "altered.log")
+        replay(tmp_path / "run.mcap", other)
+    place = log.chunks.dtype.fields["actions"][1]
+    flip_bit(tmp_path / "run.mcap", tmp_path / "altered.mcap", "/chunk", 3, place + 3)
+    outcome = replay(tmp_path / "altered.mcap")
     assert outcome.identical == outcome.chunks - 1 and not outcome.passed
+
+
+def assert_steps_are_those_of_the_chunks(log) -> None:
+    """Every control step with what it saw and did, and what was seen at the end."""
+    np.testing.assert_array_equal(log.steps["step"], np.arange(STEPS + 1))
+    assert log.steps["acted"].tolist() == [True] * STEPS + [False]
+    executed = log.chunks["actions"][:, :4].reshape(STEPS, 7)
+    np.testing.assert_array_equal(log.steps["action"][:-1], executed)
+    np.testing.assert_array_equal(log.steps["obs"][:-1:4], log.chunks["obs"])
+    assert set(log.steps["seed"]) == {4}
+
+
+def flip_bit(path, out, topic, index, place) -> None:
+    """A copy of a log, valid but for one bit of one message."""
+    with open(path, "rb") as file, open(out, "wb") as copy:
+        reader, writer = make_reader(file), Writer(copy)
+        writer.start()
+        for record in reader.iter_metadata():
+            writer.add_metadata(record.name, record.metadata)
+        channels, seen = {}, 0
+        for schema, channel, message in reader.iter_messages(log_time_order=False):
+            if channel.topic not in channels:
+                number = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.topic] = writer.register_channel(channel.topic, "cdr", number)
+            data = bytearray(message.data)
+            if channel.topic == topic:
+                data[4 + place] ^= seen == index
+                seen += 1
+            times = (message.log_time, bytes(data), message.publish_time, message.sequence)
+            writer.add_message(channels[channel.topic], *times)
+        writer.finish()
+    assert seen > index
 
 
 def kill_policy(number):
@@ -118,11 +146,11 @@ def kill_policy(number):
 def execute_with_policy_signal(controller, tmp_path, number, watchdog):
     inject = kill_policy(number)
     robot = FakeRobot(lift_task(), inject)
-    options = RunOptions(controller, log=tmp_path / "run.log", episodes=1, realtime=False)
+    options = RunOptions(controller, log=tmp_path / "run.mcap", episodes=1, realtime=False)
     run = inject.run = Run(options, robot=robot, watchdog=watchdog)
     run.execute()
     assert_commands_within_limits(robot)
-    return run, robot, read_log(tmp_path / "run.log")
+    return run, robot, read_log(tmp_path / "run.mcap")
 
 
 def test_killed_policy_holds_then_stops_and_the_log_is_whole(short_controller, tmp_path):
@@ -135,7 +163,7 @@ def test_killed_policy_holds_then_stops_and_the_log_is_whole(short_controller, t
     assert log.complete and robot.stops >= 1
     assert log.event_texts("process_died")
     assert run.loop.envelope.stopped and run.loop.envelope.at_rest
-    assert replay(tmp_path / "run.log").passed
+    assert replay(tmp_path / "run.mcap").passed
     assert run.result()["fault"] == run.fault
 
 
@@ -199,7 +227,7 @@ def test_passing_bad_measurements_hold_and_recover(short_controller, tmp_path, d
     sequence = states(log)
     assert sequence[sequence.index("HOLD") + 1] == "RUN"
     assert run.episodes[0].steps == STEPS
-    assert replay(tmp_path / "run.log").passed
+    assert replay(tmp_path / "run.mcap").passed
 
 
 @pytest.mark.parametrize("damage", [nan_observation, wrong_shape])
@@ -277,13 +305,13 @@ def test_robot_that_brakes_itself_is_told_at_once_and_goes_on_from_where_it_rest
     )
     robot = FakeRobot(lift_task(), after(100, stale, 140), brakes_itself=True)
     run = Run(
-        RunOptions(short_controller, log=tmp_path / "run.log", episodes=1, realtime=False),
+        RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=1, realtime=False),
         robot=robot,
         watchdog=watchdog,
     )
     run.execute()
     assert run.exit_code == OK and run.episodes[0].steps == STEPS
-    sequence = states(read_log(tmp_path / "run.log"))
+    sequence = states(read_log(tmp_path / "run.mcap"))
     place = sequence.index("HOLD")
     assert sequence[place + 1 : place + 3] == ["RAMP", "RUN"]
     first, last = robot.calls.index("hold"), len(robot.calls) - robot.calls[::-1].index("hold") - 1
@@ -300,7 +328,7 @@ def test_limits_that_stop_holding_are_events_with_their_axis(build_controller, t
     tight = replace(robot.spec.limits, velocity=(4.0, 1e-3, *(4.0,) * 5))
     object.__setattr__(robot.spec, "limits", tight)
     path = build_controller(tmp_path / "short.onnx", task=task)
-    log = tmp_path / "run.log"
+    log = tmp_path / "run.mcap"
     run = Run(RunOptions(path, log=log, episodes=1, realtime=False), robot=robot, watchdog=PATIENT)
     run.execute()
     texts = read_log(log).event_texts("limit")

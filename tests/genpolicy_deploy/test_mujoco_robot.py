@@ -184,7 +184,7 @@ def test_what_is_not_one_arm_or_not_lift_is_refused():
 
 def test_killed_robot_process_stops_the_run(controller_path, tmp_path):
     robot = MujocoRobot()
-    options = RunOptions(controller_path, episodes=50, log=tmp_path / "run.log")
+    options = RunOptions(controller_path, episodes=50, log=tmp_path / "run.mcap")
     run = Run(options, robot=robot, watchdog=PATIENT)
     read = robot.read
     count = 0
@@ -200,12 +200,12 @@ def test_killed_robot_process_stops_the_run(controller_path, tmp_path):
     run.execute()
     assert run.exit_code == FAULT and "the process has ended" in run.fault
     assert run.result()["state"] == "STOP"
-    log = read_log(tmp_path / "run.log")
+    log = read_log(tmp_path / "run.mcap")
     assert log.complete and log.event_texts("process_died")
 
 
 def test_ctrl_c_stops_the_robot_and_leaves_whole_files(expert_path, tmp_path):
-    log, result = tmp_path / "run.log", tmp_path / "run.json"
+    log, result = tmp_path / "run.mcap", tmp_path / "run.json"
     process = subprocess.Popen(
         f"{sys.executable} -m genpolicy_deploy run {expert_path} --seconds 600 --log {log} "
         f"--json {result}".split(),
@@ -230,7 +230,7 @@ def test_ctrl_c_stops_the_robot_and_leaves_whole_files(expert_path, tmp_path):
 
 
 def test_cli_runs_episodes_and_writes_the_report(expert_path, tmp_path, capsys):
-    path, log = tmp_path / "out.json", tmp_path / "out.log"
+    path, log = tmp_path / "out.json", tmp_path / "out.mcap"
     code = main(f"run {expert_path} --episodes 1 --seed 2 --json {path} --log {log}".split())
     assert code == 0, capsys.readouterr()
     result = json.loads(path.read_text())
@@ -247,7 +247,7 @@ def test_cli_runs_episodes_and_writes_the_report(expert_path, tmp_path, capsys):
     "any_controller_path", ["flow", "gaussian", "latent", "on_the_fly"], indirect=True
 )
 def test_controllers_of_every_policy_drive_the_robot(any_controller_path, tmp_path, capsys):
-    result, log = tmp_path / "out.json", tmp_path / "out.log"
+    result, log = tmp_path / "out.json", tmp_path / "out.mcap"
     run = f"run {any_controller_path} --robot mujoco --seconds 1 --json {result} --log {log}"
     assert main(run.split()) == 0, capsys.readouterr()
     assert json.loads(result.read_text())["deploy"]["ticks"] > 10
