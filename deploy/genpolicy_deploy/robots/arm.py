@@ -207,7 +207,7 @@ class ArmRobot:
                     self._receive()
                     time.sleep(_POLL_S)
         self._pull()
-        self._link.close()
+        self._link.close(STOP_TIMEOUT_S)
         self._observations.close()
 
     def _pull(self) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from genpolicy.data_files import data_path
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.arm_config import HAND_AXES, ArmConfig, Gripper, Workspace
 from genpolicy_deploy.robots.base import Limits
@@ -39,14 +39,6 @@ def parse(driver: str, options: Mapping[str, Any], source: Path | None = None) -
         GenpolicyError: names file, key and what is allowed.
     """
     return _Parser(driver, options, source).parse()
-
-
-def asset(name: str) -> Path:
-    """A file of ``assets/``: the package's own, or the checkout's."""
-    spec = find_spec("genpolicy")
-    package = Path(spec.origin).parent if spec and spec.origin else Path()
-    installed = package / "_data" / "assets"
-    return (installed if installed.is_dir() else package.parent / "assets") / name
 
 
 class _Parser:
@@ -180,7 +172,7 @@ class _Parser:
             return None
         name = self._text(self.options, "model")
         beside = (self.source.parent if self.source else Path()) / name
-        for path in (beside, asset(name)):
+        for path in (beside, data_path("assets") / name):
             if path.is_file():
                 return path.resolve()
         raise self._error("model", f"= '{name}' is neither a file beside it nor one of ours")

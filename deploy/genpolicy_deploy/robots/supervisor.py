@@ -118,7 +118,7 @@ class Supervisor:
         self._listen()
         self._read()
         self._watch()
-        if self._starting is not None and self.reason is None and not self._stale:
+        if self._starting is not None and self._homing is None and not self._stale:
             self._begin()
         if self._engaged:
             self._move()
@@ -129,7 +129,7 @@ class Supervisor:
         if self.reason is not None:
             return
         self.reason = reason
-        self._homing, self._starting = None, None
+        self._homing = self._starting = None
         self._main.stop()
         self._homer.stop()
         limit = self._config.braking_s() + BRAKING_SLACK_S
@@ -151,7 +151,7 @@ class Supervisor:
             goal = None
             self._heard_ns = self._now
             if kind == HOLD:
-                self._homing = None
+                self._homing = self._starting = None
                 self._hold()
             elif kind == START:
                 self._homing = None
