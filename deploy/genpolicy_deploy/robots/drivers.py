@@ -20,14 +20,14 @@ DRIVERS = {
     "ros2": "Ros2Device",
     "ur": "UrDevice",
 }
-_SHARED = ("joints", "stop", "rate_hz")  # said elsewhere in the file, passed where wanted
+_SHARED = ("joints", "limits", "stop", "rate_hz")  # said elsewhere in the file, passed where wanted
 
 
 def build(config: ArmConfig) -> Device:
     """The driver of ``config``, not yet connected.
 
-    The keys of ``[driver]`` are the arguments of its class; those named ``joints``, ``stop`` and
-    ``rate_hz`` are taken from the rest of the file.
+    The keys of ``[driver]`` are the arguments of its class; those named ``joints``, ``limits``,
+    ``stop`` and ``rate_hz`` are taken from the rest of the file.
 
     Raises:
         GenpolicyError: an SDK that is not installed, options it does not understand, other joints,

@@ -1,0 +1,273 @@
+"""The Feetech driver against eight simulated servos, a process at the other end of a real port."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from genpolicy_deploy.robots import arm_toml, drivers
+from genpolicy_deploy.robots.config import load_config
+from genpolicy_deploy.robots.device import DeviceState
+
+from genpolicy.spec import GenpolicyError
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "robot"
+PATIENT_S = 5.0  # for answers that do come, from a process that may have to wait for a processor
+HASTY_S = 0.05
+
+
+class Peer:
+    """The process; ``tell`` gives it an order and returns the answer."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "genpolicy_sim.peers.feetech"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.port = json.loads(self._line())["ready"]["port"]
+
+    def _line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def tell(self, order: str) -> dict:
+        assert self.process.stdin
+        self.process.stdin.write(order + "\n")
+        self.process.stdin.flush()
+        answer = self._line()
+        assert answer.startswith("ok"), answer
+        return json.loads(answer[2:] or "{}")
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def shared_peer():
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def peer(shared_peer):
+    """At the start of episode 0, with nothing wrong."""
+    shared_peer.tell("plug")
+    for servo in range(1, 9):
+        shared_peer.tell(f"error {servo} none")
+        shared_peer.tell(f"mute {servo} 0")
+    for order in ("drop 0", "crc 0", "partial 0", "noise 0", "silent 0", "freeze 0"):
+        shared_peer.tell(order)
+    shared_peer.tell("reset 0")
+    return shared_peer
+
+
+def config_of(port: str, stop: str = "hold", name: str = "feetech", **changes):
+    path = CONFIGS / f"{name}.toml"
+    options = load_config(path, "feetech") | {"stop": stop}
+    options["driver"] |= {"port": port, **changes}
+    return arm_toml.parse("feetech", options, path)
+
+
+class Arm:
+    """A driver and its latest measurement."""
+
+    def __init__(self, peer: Peer, stop: str = "hold", **changes) -> None:
+        changes = {"reply_s": PATIENT_S, **changes}
+        self.device = drivers.build(config_of(peer.port, stop, **changes))
+        count = len(self.device.spec.joints)
+        self.state = DeviceState(np.zeros(count), np.zeros(count))
+
+    def read(self) -> list[str]:
+        """The faults of one reading."""
+        self.state.faults.clear()
+        self.device.read(self.state)
+        return self.state.faults
+
+    def __enter__(self):
+        self.device.connect()
+        return self
+
+    def __exit__(self, *_):
+        self.device.close()
+
+
+def test_measurements_are_the_arms(peer):
+    begin = time.monotonic_ns()
+    with Arm(peer) as arm:
+        assert arm.read() == []
+        truth = peer.tell("state")
+    assert begin < arm.state.t_ns < time.monotonic_ns() and arm.state.seq == 1
+    np.testing.assert_allclose(arm.state.position[:7], truth["position"][:7], atol=4e-3)
+    assert abs(arm.state.position[7] - truth["position"][7]) < 1e-4
+    assert arm.device.spec.reports_effort
+    assert np.abs(arm.state.effort).max() < 1.0 and np.abs(arm.state.effort).max() > 0.05
+
+
+def test_effort_has_the_joints_sign(peer):
+    with Arm(peer) as arm:
+        time.sleep(0.3)
+        assert arm.read() == []
+        torques = np.array(peer.tell("state")["effort"])
+    strong = np.abs(torques) > 5.0
+    assert strong.any()
+    np.testing.assert_array_equal(np.sign(arm.state.effort[strong]), np.sign(torques[strong]))
+
+
+def test_torque_comes_on_without_a_move():
+    peer = Peer()  # after a power-up, with goals far from where the servos are
+    try:
+        before = np.array(peer.tell("state")["position"])
+        with Arm(peer):
+            time.sleep(0.3)
+            after = peer.tell("state")
+    finally:
+        peer.close()
+    assert np.abs((2048 - np.array([3072, 800])) * 2 * np.pi / 4096 - before[[3, 5]]).min() > 0.3
+    np.testing.assert_allclose(after["position"], before, atol=0.02)
+    np.testing.assert_allclose(after["target"], before, atol=4e-3)
+
+
+def test_commands_arrive_as_joint_goals(peer):
+    with Arm(peer) as arm:
+        arm.read()
+        goal = arm.state.position + np.array([0.1, -0.1, 0.1, 0.1, -0.1, 0.1, -0.1, 0.005])
+        peer.tell("state")
+        arm.device.write(goal)
+        arm.read()  # an answer: the goals before it have been heard
+        goals = peer.tell("state")["goals"]
+        assert len(goals) == 1
+        np.testing.assert_allclose(goals[0][1], goal, atol=8e-4)
+        deadline = time.monotonic() + 20.0
+        while np.abs(arm.state.position - goal).max() > 0.02 and time.monotonic() < deadline:
+            arm.read()
+        np.testing.assert_allclose(arm.state.position, goal, atol=0.02)
+
+
+@pytest.mark.parametrize("fault", ["drop 1", "crc 1", "partial 1", "mute 4 1000"])
+def test_what_is_lost_or_damaged_is_a_fault_and_the_measurement_stays(peer, fault):
+    with Arm(peer, reply_s=HASTY_S) as arm:
+        while arm.read():
+            pass  # a busy machine loses some too
+        before = arm.state.seq, arm.state.t_ns, arm.state.position.copy()
+        peer.tell(fault)
+        faults = arm.read()
+        assert len(faults) == 1 and "no sound answer from servo" in faults[0]
+        assert "(joint" in faults[0]
+        assert before[:2] == (arm.state.seq, arm.state.t_ns)
+        np.testing.assert_array_equal(before[2], arm.state.position)
+        peer.tell("mute 4 0")
+        deadline = time.monotonic() + 20.0
+        while arm.read() and time.monotonic() < deadline:
+            pass
+        assert arm.state.seq == before[0] + 1
+
+
+def test_noise_before_an_answer_is_skipped(peer):
+    with Arm(peer) as arm:
+        peer.tell("noise 37")
+        assert arm.read() == []
+
+
+def test_silence_is_waited_for_in_bounded_time(peer):
+    with Arm(peer, reply_s=HASTY_S) as arm:
+        peer.tell("silent 1000")
+        begin = time.monotonic()
+        faults = arm.read()
+        assert time.monotonic() - begin < 2.0
+        assert "servo 1 (joint1), servo 2 (joint2)" in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("overload", "overload"), ("overheating", "overheated"), ("voltage", "inpu")],
+)
+def test_hardware_errors_name_the_servo(peer, kind, words):
+    with Arm(peer) as arm:
+        peer.tell(f"error 6 {kind}")
+        with pytest.raises(GenpolicyError, match=rf"servo 6 \(joint6\) reports: {words}"):
+            arm.read()
+    with pytest.raises(GenpolicyError, match=rf"servo 6 \(joint6\) reports: {words}"):
+        Arm(peer).__enter__()
+
+
+def test_unplugged_is_an_error_and_plugged_in_again_it_connects(peer):
+    with Arm(peer) as arm:
+        peer.tell("unplug")
+        for exchange in (arm.read, lambda: arm.device.write(np.zeros(8))):
+            with pytest.raises(GenpolicyError, match="connection is lost"):
+                exchange()
+        arm.device.stop()
+        with pytest.raises(GenpolicyError, match="cannot be opened"):
+            arm.device.connect()
+        peer.tell("plug")
+        arm.device.connect()
+        assert arm.read() == []
+
+
+@pytest.mark.parametrize(("stop", "torque"), [("hold", True), ("release", False)])
+def test_stop_leaves_what_was_asked_for(peer, stop, torque):
+    with Arm(peer, stop) as arm:
+        arm.device.stop()
+        arm.device.stop()
+        assert peer.tell("state")["torque"] == torque
+    arm.device.close()
+    arm.device.stop()
+
+
+@pytest.mark.parametrize(
+    ("register", "normal", "message"),
+    [
+        ("3 2 1284", "3 2 777", r"servo 2 \(joint2\) is model 1284"),
+        ("33 1 1", "33 1 0", r"servo 2 \(joint2\) is in mode 1: set register 33"),
+        ("11 2 0", "11 2 4095", r"servo 2 \(joint2\) turns without end"),
+        ("9 2 2000", "9 2 0", r"servo 2 \(joint2\) permits 2000 to 4095 ticks.*narrow"),
+    ],
+)
+def test_another_arm_than_described_is_refused(peer, register, normal, message):
+    peer.tell(f"set 2 {register}")
+    try:
+        with pytest.raises(GenpolicyError, match=message):
+            Arm(peer).device.connect()
+    finally:
+        peer.tell(f"set 2 {normal}")
+
+
+def test_a_servo_that_is_not_there_is_named(peer):
+    arm = Arm(peer, reply_s=HASTY_S, ids=[1, 2, 3, 4, 5, 6, 7, 9])
+    with pytest.raises(GenpolicyError, match=r"no sound answer from .*servo 9 \(gripper\); check"):
+        arm.device.connect()
+
+
+def test_the_return_delay_is_taken_away_for_good(peer):
+    peer.tell("set 5 7 1 250")
+    with Arm(peer) as arm:
+        assert set(arm.device._registers(7, 1).values()) == {b"\x00"}
+        assert set(arm.device._registers(55, 1).values()) == {b"\x01"}  # locked again
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": [1, 2, 3]}, "need 8 values"),
+        ({"ids": [1, 1, 2, 3, 4, 5, 6, 7]}, "ids must differ"),
+        ({"zero": [100] * 8}, r"the limits of servo 1 \(joint1\) reach from -"),
+        ({"speed": 3}, "speed"),
+        ({"baud": 9600}, "rate_hz = 100 is more"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(GenpolicyError, match=message):
+        drivers.build(config_of("/dev/none", **changes))
+
+
+def test_example_of_a_real_arm_fits_its_driver():
+    device = drivers.build(config_of("/dev/none", name="so101"))
+    assert len(device.spec.joints) == 6
+    assert "holds its last goal" in device.spec.on_silence
