@@ -62,6 +62,7 @@ class PeerArm:
         count = len(self.names)
         self.position, self.velocity, self.effort, self.target = np.zeros((4, count))
         self._powered = np.ones(count, np.bool_)
+        self._held = True  # by its stand, until the first goal
         self._objects = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if objects_port else None
         self._objects_at = ("127.0.0.1", objects_port)
         self._goals: deque[tuple[float, list[float]]] = deque(maxlen=MAX_GOALS)
@@ -84,12 +85,17 @@ class PeerArm:
         mujoco.mj_forward(self._model, self._data)
         self._now: float | None = None  # wall-clock time up to which physics has been done
         self._objects_due = 0.0
+        self._held = True
+        self._drive()
         self._measure()
         self.target[:] = self.position
 
     @property
     def torque(self) -> bool:
-        """Whether all servos have power. Without it a joint is limp, and the arm falls."""
+        """Whether all servos have power. Without it a joint is limp, and the arm falls.
+
+        (Not before the first goal after a reset, though: something holds it where it starts.)
+        """
         return bool(self._powered.all())
 
     @torque.setter
@@ -102,15 +108,23 @@ class PeerArm:
         self._powered[joints] = on
         risen = self._powered & ~before
         self.target[risen] = self.position[risen]
+        self._drive()
+
+    def _drive(self) -> None:
+        """Let those servos act that have power, or none yet."""
+        acting = self._powered | self._held
         gain, bias = self._gains
-        self._model.actuator_gainprm[:] = gain * self._powered[:, None]
-        self._model.actuator_biasprm[:] = bias * self._powered[:, None]
-        # Servos that all have power carry the arm's weight, as a real arm's integral terms do.
-        self._model.body_gravcomp[:] = self._float * self.torque
+        self._model.actuator_gainprm[:] = gain * acting[:, None]
+        self._model.actuator_biasprm[:] = bias * acting[:, None]
+        # Servos that all act carry the arm's weight, as a real arm's integral terms do.
+        self._model.body_gravcomp[:] = self._float * acting.all()
 
     def receive(self, target: Vector) -> None:
         """What a protocol calls with goals ``[J]``: take them, and keep them with their time."""
         self.target[:] = target
+        if self._held:
+            self._held = False
+            self._drive()
         self._goals.append((time.monotonic(), self.target.tolist()))
 
     def take_goals(self) -> list[tuple[float, list[float]]]:

@@ -70,5 +70,5 @@ class Orders:
         try:
             answer = self._orders[name](*arguments)
         except (ValueError, TypeError, KeyError) as error:
-            return f"error {name}: {' '.join(str(error).split())}"
+            return f"error {name}: {type(error).__name__} {' '.join(str(error).split())}"
         return "ok" if answer is None else f"ok {json.dumps(answer)}"
