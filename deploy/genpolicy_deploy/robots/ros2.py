@@ -8,16 +8,15 @@ forward_command_controllers (``kind = "array"``: the joints in the controller's 
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Sequence
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.device import DeviceSpec, DeviceState, Vector
+from genpolicy_deploy.robots.ros2_dds import dds_config, dds_topic, ros_topic
 from genpolicy_deploy.robots.ros2_states import JointStates
 
 CONNECT_TIMEOUT_S = 12.0  # DDS forgets a process that was killed after 10 s
@@ -74,11 +73,16 @@ class Ros2Device:
             reports_effort=effort,
         )
         self._domain, self._kind = domain, kind
-        self._states, self._commands = _topic(namespace, states), _topic(namespace, commands)
+        self._states = dds_topic(namespace, states)
+        self._commands = dds_topic(namespace, commands)
         self._time_from_start_ns = round(HORIZON_PERIODS / rate_hz * 1e9)
-        self._dds_config = _dds_config(interface, peers) if interface or peers else None
+        self._dds_config = dds_config(interface, peers) if interface or peers else None
         self._entities: list[Any] = []  # kept alive, newest last
-        self._last_command: list[float] | None = None
+        self._last_command: list[float] = []
+        self._reader: Any = None
+        self._writer: Any = None
+        self._publications: Any = None
+        self._publishers: Any = None
 
     def connect(self) -> None:
         """See ``Device``. Waits for one publisher of measurements and for a controller."""
@@ -88,18 +92,26 @@ class Ros2Device:
             raise GenpolicyError(
                 f"robot 'ros2' needs cyclonedds: pip install 'genpolicy[robots]' ({error})"
             ) from error
-        self._messages = messages
+        self._messages: Any = messages
         self._measurements = JointStates(self.spec.joints, self.spec.reports_effort)
         self._publisher = 0  # the one whose messages we take
         self._complaint = ""
         self._late_writes = 0
-        self._last_command = None
+        self._last_command = []
         self._open()
         self._await_arm()
 
     def _open(self) -> None:
         from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
-        from cyclonedds.core import DDSException, InstanceState, Policy, Qos, ReadCondition
+        from cyclonedds.core import (
+            DDSException,
+            InstanceState,
+            Policy,
+            Qos,
+            ReadCondition,
+            SampleState,
+            ViewState,
+        )
         from cyclonedds.domain import Domain, DomainParticipant
         from cyclonedds.pub import DataWriter
         from cyclonedds.sub import DataReader
@@ -124,7 +136,8 @@ class Ros2Device:
             participant = DomainParticipant(self._domain)
             self._entities.append(participant)
             publications = BuiltinDataReader(participant, BuiltinTopicDcpsPublication)
-            self._publishers = ReadCondition(publications, InstanceState.Alive)
+            alive = SampleState.Any | ViewState.Any | InstanceState.Alive
+            self._publishers = ReadCondition(publications, alive)
             self._publications = publications
             self._reader = DataReader(
                 participant, Topic(participant, self._states, m.JointState), qos=reading
@@ -142,7 +155,8 @@ class Ros2Device:
 
     def _await_arm(self) -> None:
         """Until everything is as it should be, or the sentence that says what is not."""
-        state = DeviceState(np.zeros(len(self.spec.joints)), np.zeros(0))
+        count = len(self.spec.joints)
+        state = DeviceState(np.zeros(count), np.zeros(count if self.spec.reports_effort else 0))
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         try:
             while problem := self._problem(state):
@@ -158,20 +172,22 @@ class Ros2Device:
         publishers = len(self._reader.get_matched_publications())
         if publishers == 0:
             if self._reader.get_requested_incompatible_qos_status().total_count:
-                return f"the publisher of {_ros(self._states)} has settings (QoS) that do not fit"
+                return (
+                    f"the publisher of {ros_topic(self._states)} has settings (QoS) that do not fit"
+                )
             return (
-                f"nobody publishes {_ros(self._states)} (sensor_msgs/JointState) in domain "
+                f"nobody publishes {ros_topic(self._states)} (sensor_msgs/JointState) in domain "
                 f"{self._domain}: start the arm's driver, or set driver.interface and driver.peers"
             )
         if publishers > 1:
-            return f"{publishers} programs publish {_ros(self._states)}: only one may"
+            return f"{publishers} programs publish {ros_topic(self._states)}: only one may"
         self.read(state)
         if state.seq < 2:  # the second one shows that the stamps advance
-            return self._complaint or f"{_ros(self._states)} is silent"
+            return self._complaint or f"{ros_topic(self._states)} is silent"
         if not self._writer.get_matched_subscriptions():
-            return f"nobody listens to {_ros(self._commands)}: start the arm's controller"
+            return f"nobody listens to {ros_topic(self._commands)}: start the arm's controller"
         if self._rivals():
-            return f"another program sends commands to {_ros(self._commands)}: end it first"
+            return f"another program sends commands to {ros_topic(self._commands)}: end it first"
         return ""
 
     def _rivals(self) -> int:
@@ -205,7 +221,7 @@ class Ros2Device:
         self._publisher = self._publisher or handle
         if handle != self._publisher:
             raise GenpolicyError(
-                f"robot 'ros2': another program has begun to publish {_ros(self._states)}"
+                f"robot 'ros2': another program has begun to publish {ros_topic(self._states)}"
             )
 
     def _complain(self, state: DeviceState, complaint: str) -> None:
@@ -217,7 +233,9 @@ class Ros2Device:
     def write(self, command: Vector) -> None:
         """See ``Device``."""
         if not self._writer.get_publication_matched_status().current_count:
-            raise GenpolicyError(f"robot 'ros2': nobody listens to {_ros(self._commands)} any more")
+            raise GenpolicyError(
+                f"robot 'ros2': nobody listens to {ros_topic(self._commands)} any more"
+            )
         self._last_command = command.tolist()
         self._send(self._last_command)
 
@@ -242,7 +260,7 @@ class Ros2Device:
 
     def stop(self) -> None:
         """The arm rests at the last command: say it once more, at zero velocity."""
-        if self._last_command is None:  # never commanded: its controller has it still
+        if not self._last_command:  # never commanded: its controller has it still
             return
         try:
             self._send(self._last_command, [0.0] * len(self.spec.joints))
@@ -250,11 +268,11 @@ class Ros2Device:
         except Exception:  # nobody is left who could hear it
             return
         finally:
-            self._last_command = None
+            self._last_command = []
 
     def close(self) -> None:
         """See ``Device``."""
-        self._last_command = None
+        self._last_command = []
         self._reader = self._writer = self._publications = self._publishers = None
         while self._entities:
             self._entities.pop()  # the SDK deletes what is no longer referred to
@@ -263,35 +281,3 @@ class Ros2Device:
 def _check(holds: bool, sentence: str) -> None:
     if not holds:
         raise GenpolicyError(f"robot 'ros2': driver.{sentence}")
-
-
-def _topic(namespace: str, name: str) -> str:
-    """A ROS name as DDS has it: "rt" for topics, and the namespace unless the name is absolute."""
-    parts = name.split("/") if name.startswith("/") else [*namespace.split("/"), *name.split("/")]
-    return "/".join(["rt", *filter(None, parts)])
-
-
-def _ros(topic: str) -> str:
-    """A DDS topic as people know it."""
-    return topic.removeprefix("rt")
-
-
-def _dds_config(interface: str, peers: Sequence[str]) -> str:
-    """Cyclone DDS's XML: this interface, and these hosts by address instead of by multicast."""
-    found = "".join(f"<Peer address={quoteattr(str(peer))}/>" for peer in peers)
-    return (
-        f"<CycloneDDS><Domain><General><AllowMulticast>{'false' if peers else 'default'}"
-        f"</AllowMulticast>{_interface(interface)}</General><Discovery>"
-        f"<ParticipantIndex>auto</ParticipantIndex><Peers>{found}</Peers>"
-        f"</Discovery></Domain></CycloneDDS>"
-    )
-
-
-def _interface(interface: str) -> str:
-    if not interface:
-        return ""
-    try:
-        key = f"address={quoteattr(str(ipaddress.ip_address(interface)))}"
-    except ValueError:
-        key = f"name={quoteattr(interface)}"
-    return f"<Interfaces><NetworkInterface {key}/></Interfaces>"

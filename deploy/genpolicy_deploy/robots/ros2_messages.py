@@ -5,6 +5,9 @@ each message ``pkg/msg/Name`` is the DDS type ``pkg::msg::dds_::Name_``. Importi
 needs the package ``cyclonedds``.
 """
 
+# The SDK's annotations name IDL types and are no types of Python.
+# pyright: reportAssignmentType=false
+
 from dataclasses import dataclass, field
 
 from cyclonedds.idl import IdlStruct
