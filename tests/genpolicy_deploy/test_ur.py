@@ -315,9 +315,9 @@ def test_remote_clock_takes_the_quickest_package_and_follows_drift():
 
 def test_the_model_has_the_makers_kinematics():
     mujoco = pytest.importorskip("mujoco")
-    from genpolicy_deploy.robots.arm_toml import asset
+    from genpolicy.data_files import data_path
 
-    model = mujoco.MjModel.from_xml_path(str(asset("ur5e.xml")))
+    model = mujoco.MjModel.from_xml_path(str(data_path("assets") / "ur5e.xml"))
     data = mujoco.MjData(model)
     a = [0.0, -0.425, -0.3922, 0.0, 0.0, 0.0]
     d = [0.1625, 0.0, 0.0, 0.1333, 0.0997, 0.0996]
