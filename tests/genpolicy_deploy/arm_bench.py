@@ -111,7 +111,8 @@ class Bench:
         state = DeviceState(np.zeros(2), np.zeros(2))
         self.device.read(state)
         config = parse("lerobot", document(**changes))
-        self.supervisor = Supervisor(config, self.device, channel, state, self.clock)
+        self.supervisor = Supervisor(config, self.device, channel, self.clock)
+        self.supervisor.begin(state)
         self._order = np.zeros(1, goal_dtype(2))
         self.state = np.zeros(1, state_dtype(2, 2, 2))[0]
         self.faults: list[str] = []
@@ -135,7 +136,7 @@ class Bench:
 
     @property
     def ended(self) -> bool:
-        return self.supervisor.reason is not None and not self.supervisor._moving()
+        return self.supervisor.ended
 
     def _drain(self) -> None:
         while True:

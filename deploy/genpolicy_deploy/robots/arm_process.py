@@ -66,16 +66,17 @@ def serve(connection: socket.socket, stop_fd: int) -> None:
     source = Path(document["source"]) if document["source"] else None
     config = parse(document["driver"], document["options"], source)
     device = build(config)
+    spec = device.spec
+    effort = len(config.joints) if spec.reports_effort else 0
     channel = Channel(connection, stop_fd)
+    channel.layout(len(config.axes), len(config.joints), effort)
+    ticker = Ticker(config.rate_hz)
+    supervisor = Supervisor(config, device, channel, ticker)
+    _stop_on_signals(supervisor)
     try:
         device.connect()
-        state = first_measurement(device, config)
-        channel.layout(len(config.axes), len(config.joints), len(state.effort))
-        ticker = Ticker(config.rate_hz)
-        supervisor = Supervisor(config, device, channel, state, ticker)
-        _stop_on_signals(supervisor)
-        spec = device.spec
-        greeting = {"device": spec.name, "on_silence": spec.on_silence, "effort": len(state.effort)}
+        supervisor.begin(first_measurement(device, config))
+        greeting = {"device": spec.name, "on_silence": spec.on_silence, "effort": effort}
         connection.send(json.dumps(greeting).encode())
         try:
             with soft_realtime(FIFO_PRIORITY):

@@ -27,8 +27,7 @@ from genpolicy_deploy.robots.arm_channel import Channel
 from genpolicy_deploy.robots.arm_config import ArmConfig
 from genpolicy_deploy.robots.arm_messages import FAULT, GOAL, HOLD, START, STATE, STOP
 from genpolicy_deploy.robots.device import Device, DeviceState
-from genpolicy_deploy.robots.fence import Fence
-from genpolicy_deploy.robots.homing import Homing
+from genpolicy_deploy.robots.motion import Motion
 from genpolicy_deploy.servo import Servo
 
 STALE_STOP_S = 1.0
@@ -47,50 +46,39 @@ class Clock(Protocol):
 
 
 class Supervisor:
-    """One arm, connected, under the rules above.
+    """One arm under the rules above.
 
     Args:
         config: of the arm.
-        device: its driver, connected.
+        device: its driver; connected by the time of ``run``.
         channel: to the control loop.
-        state: the first measurement.
         clock: paces it.
+
+    Raises:
+        GenpolicyError: the model does not fit.
     """
 
-    def __init__(
-        self,
-        config: ArmConfig,
-        device: Device,
-        channel: Channel,
-        state: DeviceState,
-        clock: Clock,
-    ) -> None:
-        self._config, self._device, self._channel = config, device, channel
-        self._device_state, self._clock = state, clock
-        self._dt = 1.0 / config.rate_hz
-        joints_mode = Servo(replace(config, mode="joints"), self._dt)
-        hand_mode = Servo(replace(config, mode="hand"), self._dt) if config.hand else None
-        self._hand = hand_mode
-        self._main = hand_mode if config.mode == "hand" and hand_mode else joints_mode
-        self._homer = joints_mode
-        self._servo = self._main  # which one moves the arm now
-        self._fence = Fence(config.joints, config.limits, self._dt)
-        self._first_step = np.array(config.limits.first_step)
+    def __init__(self, config: ArmConfig, device: Device, channel: Channel, clock: Clock) -> None:
+        self._config, self._device, self._channel, self._clock = config, device, channel, clock
+        self._motion = Motion(config, 1.0 / config.rate_hz)
+        # Of the arm's own: the one that moves it continues rotations from its goals.
+        self._hand = Servo(replace(config, mode="hand"), 1.0) if config.hand else None
+        self._hand_axes = np.zeros(6 + (config.gripper is not None))
         self._effort_limits = np.array(config.limits.effort)
         self._silence_ns = int(config.silence_s * 1e9)
-        self._homing: Homing | None = None
         self._starting: int | None = None  # the episode that is to begin
-        self._engaged = self._started = self._holding = self._stale = False
-        self._broken = False  # the servo cannot be trusted: the fence brakes
+        self._started = self._holding = self._stale = False
         self._readable = True
-        self._servos = (self._main,) if self._main is self._homer else (self._main, self._homer)
         self._known: set[str] = set()  # violations that the loop has heard of
         self.reason: str | None = None  # why it stops
         self.signalled = ""  # set by a signal handler: stop, because of this
         self._deadline_ns = 0  # of braking
         self._goal_seq, self._ignored = 0, 0
-        self._hand_axes = np.zeros(6 + (config.gripper is not None))
         self._velocity = np.zeros(len(config.joints))
+
+    def begin(self, state: DeviceState) -> None:
+        """The arm is connected, and this is the first measurement."""
+        self._device_state = state
         self._measured = state.position.copy()
         self._seq = state.seq
         self._measured_ns = self._last_ns = self._heard_ns = self._now = time.monotonic_ns()
@@ -98,29 +86,36 @@ class Supervisor:
     def run(self) -> None:
         """Serve until a rule stops the arm; it rests then, as far as that can be brought about."""
         try:
-            while self.reason is None or self._moving():
+            while not self.ended:
                 self.tick()
-        except Exception as error:  # an error in the rules themselves
+        except Exception as error:  # in the rules themselves
             self.reason = _sentence(error)
-            while self._engaged and not self._fence.at_rest:
+            while self._motion.brake():
                 self._clock.wait()
-                self._device.write(self._fence.brake())
+                self._device.write(self._motion.command)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a rule has stopped the arm and it has come to rest, or has had its time to."""
+        if self.reason is None:
+            return False
+        return self._motion.at_rest or self._now > self._deadline_ns
 
     def tick(self) -> None:
         """One exchange with the loop and with the arm."""
         now = self._now = self._clock.wait()
-        if self._engaged and now - self._last_ns > LATE_PERIODS * self._clock.period_ns:
-            self._fault(
-                f"a tick of the arm's process came {(now - self._last_ns) / 1e6:.0f} ms late"
-            )
-            self._servo.late()
-        self._last_ns = now
+        gap_ns, self._last_ns = now - self._last_ns, now
+        if self._motion.engaged and gap_ns > LATE_PERIODS * self._clock.period_ns:
+            self._fault(f"the arm's process did not run for {gap_ns / 1e6:.0f} ms")
+            self._motion.late()
         self._listen()
         self._read()
         self._watch()
-        if self._starting is not None and self._homing is None and not self._stale:
-            self._begin()
-        if self._engaged:
+        try:
+            self._begin_episode()
+        except GenpolicyError as error:
+            self.stop(str(error))
+        if self._motion.engaged:
             self._move()
         self._report()
 
@@ -129,16 +124,9 @@ class Supervisor:
         if self.reason is not None:
             return
         self.reason = reason
-        self._homing = self._starting = None
-        self._main.stop()
-        self._homer.stop()
-        limit = self._config.braking_s() + BRAKING_SLACK_S
-        self._deadline_ns = self._now + int(limit * 1e9)
-
-    def _moving(self) -> bool:
-        if not self._engaged or self._now > self._deadline_ns:
-            return False
-        return not (self._fence.at_rest if self._broken else self._servo.at_rest)
+        self._starting = None
+        self._motion.stop()
+        self._deadline_ns = self._now + int((self._config.braking_s() + BRAKING_SLACK_S) * 1e9)
 
     def _listen(self) -> None:
         """Carry out what the loop says; of several goals the newest counts."""
@@ -150,13 +138,10 @@ class Supervisor:
                 continue
             goal = None
             self._heard_ns = self._now
-            if kind == HOLD:
-                self._homing = self._starting = None
-                self._hold()
-            elif kind == START:
-                self._homing = None
-                self._hold()
-                self._starting = int(order["episode"])
+            if kind in (HOLD, START):
+                self._holding = True
+                self._motion.hold()
+                self._starting = int(order["episode"]) if kind == START else None
             elif kind == STOP:
                 self.stop("asked to")
         if self._channel.stop_asked():
@@ -174,21 +159,16 @@ class Supervisor:
             self._ignored += 1
             return
         self._heard_ns = self._now
-        busy = self._homing is not None or self._starting is not None
+        busy = self._motion.homing or self._starting is not None
         if self.reason is not None or busy or self._stale or not self._started:
             return
         try:
-            self._main.goal(goal["goal"])
+            self._motion.goal(goal["goal"])
         except Exception as error:  # whatever it is, the arm must come to rest
             self.stop(_sentence(error))
             return
         self._goal_seq = int(goal["seq"])
-        self._engaged, self._holding = True, False
-
-    def _hold(self) -> None:
-        self._holding = True
-        if self._engaged:
-            self._servo.hold()
+        self._holding = False
 
     def _read(self) -> None:
         """Take the newest measurement, if it is one."""
@@ -224,106 +204,62 @@ class Supervisor:
         stale = age_ns > self._silence_ns
         if stale and not self._stale:
             self._fault(f"no measurement of the arm for {age_ns / 1e6:.0f} ms: braking")
-            self._hold()
+            self._holding = True
+            self._motion.pause()
         self._stale = stale
         silent_ns = self._now - self._heard_ns
-        pursuing = self._engaged and not self._holding and self._homing is None
+        pursuing = self._motion.engaged and not self._holding and not self._motion.homing
         if pursuing and silent_ns > self._silence_ns:
             self._fault(f"no goal for {silent_ns / 1e6:.0f} ms: braking")
-            self._hold()
+            self._holding = True
+            self._motion.hold()
         if len(self._effort_limits):
             strained = ~(np.abs(self._device_state.effort) <= self._effort_limits)
             if strained.any():  # NaN counts, too
                 joint = self._config.joints[int(np.argmax(strained))]
                 self.stop(f"effort of joint '{joint}' is beyond its limit")
 
-    def _begin(self) -> None:
-        """Start an episode as soon as the arm rests: go home first, where there is one."""
-        if self._engaged and not self._servo.at_rest:
+    def _begin_episode(self) -> None:
+        """Where one is to begin: wait for rest, then for the way home."""
+        if self._starting is None:
             return
-        position = (self._servo.command if self._engaged else self._measured).copy()
-        try:
-            if self._config.home is not None:
-                self._servo = self._homer
-                self._homer.start(position)
-                self._homing = Homing(self._config, self._homer.command, self._dt)
-                self._engaged, self._holding = True, False
-            else:
-                self._servo = self._main
-                self._main.start(position)
-                self._arrived()
-        except GenpolicyError as error:
-            self.stop(str(error))
-            return
-        self._fence.start(self._servo.command)
-
-    def _arrived(self) -> None:
-        """The episode begins; goals are taken from now on."""
-        self._channel.state["episode"] = self._starting
-        self._starting, self._started, self._holding = None, True, True
-
-    def _go_home(self) -> None:
-        homing = self._homing
-        if homing is None:
-            return
-        try:
-            if homing.overdue():
-                worst = int(np.argmax(np.abs(self._measured - homing.home)))
-                raise GenpolicyError(
-                    f"joint '{self._config.joints[worst]}' did not get home: it is at "
-                    f"{self._measured[worst]:.4g} instead of {homing.home[worst]:.4g}"
-                )
-            if not self._stale:
-                self._homer.goal(homing.goal())
-            if homing.arrived(self._homer.command, self._measured, self._first_step):
-                self._main.start(self._homer.command.copy())
-                self._servo, self._homing = self._main, None
-                self._arrived()
-        except GenpolicyError as error:
-            self.stop(str(error))
+        if self._motion.homing:
+            ready = self._motion.go_home(self._measured, self._stale)
+        else:
+            resting = self._motion.at_rest and not self._stale
+            ready = resting and self._motion.begin(self._measured)
+        if ready:
+            self._channel.state["episode"] = self._starting
+            self._starting, self._started, self._holding = None, True, True
 
     def _move(self) -> None:
-        """One joint command, past the fence."""
-        self._go_home()
-        if not self._broken:
-            try:
-                wrong = self._fence.refuses(self._servo.step())
-            except Exception as error:  # whatever it is, the arm must come to rest
-                wrong = _sentence(error)
-            if wrong is not None:
-                self._broken = True
-                self.stop(wrong)
-        command = self._fence.brake() if self._broken else self._fence.command
+        wrong = self._motion.step()
+        if wrong is not None:
+            self.stop(wrong)
         try:
-            self._device.write(command)
+            self._device.write(self._motion.command)
         except Exception as error:  # an SDK may raise anything
             self.stop(_sentence(error))
 
     def _report(self) -> None:
-        state = self._channel.state
+        state, motion = self._channel.state, self._motion
         state["kind"], state["seq"], state["t_ns"] = STATE, self._seq, self._measured_ns
         state["goal_seq"], state["ignored"] = self._goal_seq, self._ignored
-        state["holding"] = self._holding or not self._engaged
+        state["holding"] = self._holding or not motion.engaged
         state["joints"], state["velocity"] = self._measured, self._velocity
         state["effort"] = self._device_state.effort
-        state["command"] = self._fence.command if self._engaged else self._measured
+        state["command"] = motion.command if motion.engaged else self._measured
         if self._hand is not None:
             self._hand.pose(self._measured, self._hand_axes)
             state["hand"] = self._hand_axes[:6]
         state["position"] = self._hand_axes if self._config.mode == "hand" else self._measured
-        state["blocked"] = self._count_violations()
+        violations = motion.violations()
+        state["blocked"] = sum(violations.values())
+        for kind in violations:
+            if kind not in self._known:
+                self._known.add(kind)
+                self._fault(f"the joint envelope altered a command: {kind}")
         self._channel.publish()
-
-    def _count_violations(self) -> int:
-        """All so far; the loop hears of the first of each kind."""
-        total = 0
-        for servo in self._servos:
-            for kind, count in servo.violations.items():
-                total += count
-                if kind not in self._known:
-                    self._known.add(kind)
-                    self._fault(f"the joint envelope altered a command: {kind}")
-        return total
 
     def _fault(self, sentence: str) -> None:
         self._channel.say(FAULT, sentence)
