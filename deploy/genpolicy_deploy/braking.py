@@ -76,16 +76,18 @@ class Axis:
             velocity: with which ``wanted`` itself moves on.
 
         Returns:
-            The limit that a direct step would have broken first, or None.
+            The limit that the target itself breaks, "position" or "velocity", or None.
         """
-        kind = self.violation(wanted)
+        possible = self.violation(wanted) is None
         # Who arrives at another speed than the target's cannot stay with it.
         mismatch = (wanted - self.p) / self.dt - velocity
-        if kind is None and abs(mismatch) <= self._max_da * self.dt:
+        if possible and abs(mismatch) <= self._max_da * self.dt:
             self.go(wanted)
         else:
             self.approach(wanted, velocity)
-        return kind
+        if not self.limits.low <= wanted <= self.limits.high:
+            return "position"
+        return "velocity" if abs(velocity) > self._max_v else None
 
     def approach(self, wanted: float, velocity: float = 0.0) -> None:
         """Step towards ``wanted`` as far as the limits allow, so as to come to rest on it.

@@ -1,0 +1,196 @@
+"""How the joints shall move between goals: after the hand, or through joint goals that come slowly.
+
+Both kinds give, once per step, joints and the velocity with which these move on. Neither knows the
+joints' limits of acceleration and jerk: the joint envelope does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genpolicy_deploy.kinematics import Kinematics
+from genpolicy_deploy.robots.arm_config import ArmConfig
+from genpolicy_deploy.rotations import compose
+
+Vector = NDArray[np.float64]
+
+# As robosuite's OSC_POSE, with which policies are trained: kp = 150, critically damped.
+NATURAL_FREQUENCY = math.sqrt(150.0)  # rad/s
+FIRST_INTERVAL_S = 0.05  # between joint goals, until it is known
+LONGEST_INTERVAL_S = 0.5  # a goal that stood longer was an end
+
+
+class Reference(Protocol):
+    """What the envelope follows."""
+
+    wanted: Vector  # [J] where the joints should be after this step
+    velocity: Vector  # [J] with which that moves on
+
+    def start(self, position: Vector, velocity: Vector) -> None:
+        """From joints ``[J]`` that move with ``velocity [J]``, with no goal but to stay there."""
+        ...
+
+    def goal(self, goal: Vector) -> None:
+        """A new goal ``[A]``."""
+        ...
+
+    def pursued(self) -> Vector:
+        """The goal ``[A]`` that it has."""
+        ...
+
+    def step(self) -> bool:
+        """Move on; whether that was possible."""
+        ...
+
+
+class HandReference:
+    """The hand follows its goal as a critically damped spring, and the joints follow the hand.
+
+    Args:
+        kinematics: the arm's model.
+        config: of the arm.
+        dt: s per step.
+    """
+
+    def __init__(self, kinematics: Kinematics, config: ArmConfig, dt: float) -> None:
+        self._kinematics, self._dt = kinematics, dt
+        self._gripper = GripperScale(config) if config.gripper else None
+        joints = len(config.joints)
+        self.wanted: Vector = np.zeros(joints)
+        self.velocity: Vector = np.zeros(joints)
+        self._has_rest = config.home is not None
+        self._rest: Vector = np.zeros(joints) if config.home is None else np.array(config.home)
+        self._pose: Vector = np.zeros(6)
+        self._twist: Vector = np.zeros(6)
+        self._goal: Vector = np.zeros(len(config.axes))
+        self._opening = np.zeros(2)  # of the gripper: its joint's position and velocity
+        w = NATURAL_FREQUENCY
+        decay = math.exp(-w * dt)
+        # Exact solution of e'' = -2w e' - w² e after dt, from (e, e').
+        self._spring = decay * np.array([[1.0 + w * dt, dt], [-w * w * dt, 1.0 - w * dt]])
+
+    def start(self, position: Vector, velocity: Vector) -> None:
+        """See ``Reference``. Redundant joints drift to ``home``, or to the first start."""
+        if not self._has_rest:
+            self._rest[:], self._has_rest = position, True
+        self.wanted[:], self.velocity[:] = position, velocity
+        self._kinematics.place(position)
+        self._kinematics.hand(self._pose)
+        self._twist[:] = self._kinematics.jacobian() @ velocity[self._kinematics.chain]
+        self._goal[:6] = self._pose
+        if self._gripper:
+            joint = self._gripper.joint
+            self._goal[6] = self._gripper.grip(float(position[joint]))
+            self._opening[:] = position[joint], velocity[joint]
+
+    def goal(self, goal: Vector) -> None:
+        """Pose of the hand, and of the gripper from -1, open, to 1, closed."""
+        self._goal[:] = goal
+
+    def pursued(self) -> Vector:
+        """See ``Reference``."""
+        return self._goal.copy()
+
+    def step(self) -> bool:
+        """See ``Reference``."""
+        self._advance_hand()
+        change = self._kinematics.solve(self.wanted, self._pose, self._rest, self._dt)
+        if change is None:
+            return False
+        self.wanted += change
+        np.divide(change, self._dt, out=self.velocity)
+        if self._gripper:
+            joint, goal = self._gripper.joint, self._gripper.opening(float(self._goal[6]))
+            self._opening[0] -= goal
+            self._opening[:] = self._spring @ self._opening
+            self._opening[0] += goal
+            self.wanted[joint], self.velocity[joint] = self._opening
+        return True
+
+    def _advance_hand(self) -> None:
+        goal, pose = self._goal[:6], self._pose
+        error = np.empty((2, 6))
+        error[0, :3] = pose[:3] - goal[:3]
+        error[0, 3:] = compose(pose[3:].tolist(), (-goal[3:]).tolist())
+        error[1] = self._twist
+        error = self._spring @ error
+        pose[:3] = goal[:3] + error[0, :3]
+        pose[3:] = compose(error[0, 3:].tolist(), goal[3:].tolist())
+        self._twist[:] = error[1]
+
+
+class GripperScale:
+    """Between a policy's gripper, -1 open to 1 closed, and the joint that is the gripper."""
+
+    def __init__(self, config: ArmConfig) -> None:
+        assert config.gripper is not None
+        self.joint = config.joints.index(config.gripper.joint)
+        self._middle = 0.5 * (config.gripper.open + config.gripper.closed)
+        self._half = 0.5 * (config.gripper.closed - config.gripper.open)
+
+    def opening(self, grip: float) -> float:
+        """The joint for a policy's number."""
+        return self._middle + min(max(grip, -1.0), 1.0) * self._half
+
+    def grip(self, opening: float) -> float:
+        """The policy's number for the joint."""
+        return (opening - self._middle) / self._half
+
+
+class JointReference:
+    """On straight lines from goal to goal, as long as goals take to come.
+
+    A goal that comes every tenth step is reached in the tenth step and a little later, so that the
+    next one is there in time and the joints do not stop in between. A repeated goal is none.
+
+    Args:
+        joints: how many.
+        dt: s per step.
+    """
+
+    def __init__(self, joints: int, dt: float) -> None:
+        self._dt = dt
+        self._longest = max(round(LONGEST_INTERVAL_S / dt), 1)
+        self._intervals = [max(round(FIRST_INTERVAL_S / dt), 1)] * 2  # the last two, in steps
+        self.wanted: Vector = np.zeros(joints)
+        self.velocity: Vector = np.zeros(joints)
+        self._goal: Vector = np.zeros(joints)
+        self._since = self._longest + 1  # steps, since the goal changed
+        self._left = 0  # steps until it is reached
+
+    def start(self, position: Vector, velocity: Vector) -> None:
+        """See ``Reference``."""
+        self.wanted[:] = self._goal[:] = position
+        self.velocity[:] = 0.0
+        self._left, self._since = 0, self._longest + 1
+
+    def goal(self, goal: Vector) -> None:
+        """Where the joints shall be, rad (m)."""
+        if np.array_equal(goal, self._goal):
+            return
+        if 0 < self._since <= self._longest:
+            self._intervals = [self._intervals[1], self._since]
+        interval = min(self._intervals)
+        self._left = interval + 1 + interval // 8
+        self._goal[:] = goal
+        self.velocity[:] = (goal - self.wanted) / (self._left * self._dt)
+        self._since = 0
+
+    def pursued(self) -> Vector:
+        """See ``Reference``."""
+        return self._goal.copy()
+
+    def step(self) -> bool:
+        """See ``Reference``."""
+        self._since += 1
+        if self._left > 0:
+            self._left -= 1
+            self.wanted += self.velocity * self._dt
+        if self._left == 0:
+            self.wanted[:] = self._goal
+            self.velocity[:] = 0.0
+        return True
