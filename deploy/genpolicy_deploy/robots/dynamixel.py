@@ -88,8 +88,8 @@ class DynamixelDevice:
         self._watchdog = round(watchdog_s / WATCHDOG_UNIT_S)
         if not 1 <= self._watchdog <= 127:
             raise GenpolicyError("robot 'dynamixel': watchdog_s must lie between 0.02 and 2.54")
-        if not 0.001 <= reply_s <= 0.1:
-            raise GenpolicyError("robot 'dynamixel': reply_s must lie between 0.001 and 0.1")
+        if reply_s < 0.001:
+            raise GenpolicyError("robot 'dynamixel': reply_s must be at least 0.001")
         self._bus = DynamixelBus(port, baud, reply_s, self._servos.names)
         self._ticks, self._unit, self._effort = np.zeros((3, count))
         self._fault = ""  # of a write, told with the next measurement
