@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import socket
 import time
 import tty
 
@@ -162,9 +163,12 @@ def test_many_servos_answer_and_a_damaged_one_is_missing(wire):
 
 
 def test_an_answer_out_of_turn_is_one_to_the_question_before(hasty_wire):
-    hasty_wire.answer(reply(3, b"\x09\x09"), reply(1, b"\x01\x01"), reply(2, b"\x02\x02"))
-    replies = hasty_wire.bus.sync_read((1, 2, 3), 56, 2)
-    assert 1 not in replies and 2 not in replies  # nothing of a doubtful exchange is mixed
+    """Nothing of it may make a whole measurement together with new answers."""
+    damaged = bytearray(reply(2, b"\x02\x02"))
+    damaged[5] ^= 1
+    new = reply(1, b"\x01\x01"), bytes(damaged), reply(3, b"\x03\x03")
+    hasty_wire.answer(reply(2, b"\x09\x09"), *new)
+    assert set(hasty_wire.bus.sync_read((1, 2, 3), 56, 2)) != {1, 2, 3}
 
 
 def test_silence_takes_bounded_time(hasty_wire):
@@ -201,6 +205,15 @@ def test_an_unplugged_adapter_is_an_error_that_names_the_port(wire):
                 exchange()
     finally:
         wire.far = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_a_port_that_is_readable_without_a_byte_has_hung_up(wire):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.shutdown(socket.SHUT_WR)
+        wire.bus._serial = ours
+        with pytest.raises(GenpolicyError, match="connection is lost"):
+            wire.bus.sync_read((1, 2), 56, 2)
 
 
 def test_ports_that_are_not_there_or_taken(wire):
