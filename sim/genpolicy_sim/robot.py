@@ -13,6 +13,9 @@ After a reset the brakes are on until the first target, so that an episode start
 the training environment's does. From then on physics keeps up with the wall clock; goals act from
 the next substep. Without a target for ``--silence`` seconds, or after ``stop``, the arm holds the
 pose it is in. With ``--lockstep`` a target advances physics by one control step instead.
+
+``--latency``, ``--jitter``, ``--noise`` and ``--loss`` make measurements arrive as they do from
+real robots (``measurements.Imperfections``); time stamps stay those of measuring.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from scipy.spatial.transform import Rotation  # robosuite brings it
 from genpolicy_sim.batch_env import BatchEnv
 from genpolicy_sim.can import CanSim
 from genpolicy_sim.lift import LiftSim
+from genpolicy_sim.measurements import Imperfections, MeasurementChannel
 from genpolicy_sim.osc import Goal, rotation_matrix
 from genpolicy_sim.robosuite_task import SUBSTEPS, TaskSim
 from genpolicy_sim.square import SquareSim
@@ -76,7 +80,6 @@ class SimulatedRobot:
         self._sim.substep(1)  # compiles: a robot may not do that when it is to move
         self._silence_ns = int(silence_s * 1e9)
         self._message = np.zeros(1, state_dtype(self.spec.obs_dim))
-        self.message = self._message.view(np.uint8).data
         self.reset(0)
         self._message["episode"] = 0
 
@@ -109,8 +112,8 @@ class SimulatedRobot:
             self.hold()
         self._sim.substep(substeps)
 
-    def measure(self) -> None:
-        """Write the present state into ``message``."""
+    def measure(self) -> NDArray[np.void]:
+        """The present state ``[1]`` (``state_dtype``), overwritten by the next."""
         message = self._message[0]
         pos, rot = self._sim.report.eef_pos, self._sim.report.eef_rot
         message["seq"] += 1
@@ -121,13 +124,16 @@ class SimulatedRobot:
         message["position"][3:6] = Rotation.from_matrix(rot[0] @ HOME.T).as_rotvec()
         message["position"][6] = self._sim.goal.gripper[0]
         self._sim.observe(self._message["obs"])
+        return self._message
 
 
 class Server:
     """Moves messages between a socket and the robot."""
 
-    def __init__(self, connection: socket.socket, robot: SimulatedRobot) -> None:
-        self._connection, self._robot = connection, robot
+    def __init__(
+        self, connection: socket.socket, robot: SimulatedRobot, channel: MeasurementChannel
+    ) -> None:
+        self._connection, self._robot, self._channel = connection, robot, channel
         self._command = np.zeros(1, COMMAND)
         self._command_bytes = self._command.view(np.uint8).data
 
@@ -143,10 +149,12 @@ class Server:
         self._connection.send(json.dumps(greeting).encode())
 
     def publish(self) -> None:
-        """Send a measurement; when nobody reads, it is dropped."""
-        self._robot.measure()
-        with contextlib.suppress(BlockingIOError):
-            self._connection.send(self._robot.message)
+        """Measure, and send what arrives now; when nobody reads, it is dropped."""
+        now = time.monotonic_ns()
+        self._channel.put(self._robot.measure(), now)
+        for message in self._channel.arrived(now):
+            with contextlib.suppress(BlockingIOError):
+                self._connection.send(message)
 
     def command(self) -> bytes | None:
         """Carry out the next command that waits; None when none does.
@@ -166,6 +174,7 @@ class Server:
             self._robot.target(command["target"], time.monotonic_ns())
         elif kind == b"reset":
             self._robot.reset(int(command["seed"]))
+            self._channel.reset(int(command["seed"]))
             self.publish()
         elif kind == b"stop":
             self._robot.hold()
@@ -203,13 +212,21 @@ def main() -> None:
     parser.add_argument("--task", choices=KINDS, default="lift")
     parser.add_argument("--cube-range", type=float, nargs=2, help="lift: half extent in x and y, m")
     parser.add_argument("--lockstep", action="store_true", help="advance only on targets")
+    for name, text in (
+        ("latency", "s from measuring to arriving"),
+        ("jitter", "s more at random"),
+        ("noise", "standard deviation of measured numbers"),
+        ("loss", "share of measurements that never arrive"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=0.0, help=text)
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for whole groups: the
         signal.signal(number, signal.SIG_IGN)  # other side hangs up when it has stopped the arm
     options = {"cube_range": tuple(args.cube_range)} if args.cube_range else {}
     robot = SimulatedRobot(KINDS[args.task](1, num_threads=1, **options), args.silence)
+    channel = MeasurementChannel(Imperfections(args.latency, args.jitter, args.noise, args.loss))
     with socket.socket(fileno=args.fd) as connection:
-        server = Server(connection, robot)
+        server = Server(connection, robot, channel)
         server.greet()
         with contextlib.suppress(EOFError, ConnectionError):
             if args.lockstep:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import genpolicy_sim
@@ -182,6 +183,49 @@ def test_what_is_not_one_arm_or_not_lift_is_refused():
         check_fits(spec, robot.spec)
 
 
+def test_imperfect_measurements_are_late_noisy_and_incomplete():
+    positions, ages, seqs = [], [], []
+    with MujocoRobot(latency_s=0.06, jitter_s=0.02, noise=0.01, loss=0.3) as robot:
+        robot.reset(3)
+        for _ in range(200):  # at rest: the brakes are on
+            state = robot.wait(60.0)
+            ages.append(time.monotonic_ns() - state.t_ns)
+            seqs.append(state.seq)
+            positions.append(state.observation["robot0_eef_pos"].copy())
+    assert min(ages) >= 60e6
+    deviation = np.std(positions, axis=0)
+    assert deviation.min() > 0.005 and deviation.max() < 0.02
+    assert len(set(seqs)) == len(seqs) == 200 and seqs == sorted(seqs)
+    assert 0.15 < 1.0 - len(seqs) / (seqs[-1] - seqs[0] + 1) < 0.6
+
+
+def test_measurements_are_perfect_unless_asked_otherwise():
+    positions, ages = [], []
+    with MujocoRobot() as robot:
+        robot.reset(3)
+        for _ in range(50):
+            state = robot.wait(60.0)
+            ages.append(time.monotonic_ns() - state.t_ns)
+            positions.append(state.observation["robot0_eef_pos"].copy())
+    assert min(ages) < 50e6
+    assert np.ptp(positions, axis=0).max() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": 1.0}, "loss = 1.0 must be a number from 0 to below 1"),
+        ({"latency_s": -0.1}, "latency_s = -0.1"),
+        ({"noise": float("nan")}, "noise = nan"),
+        ({"jitter_s": "0.1"}, "jitter_s = '0.1'"),
+        ({"jitter_s": 0.1, "lockstep": True}, "lockstep is exact: remove jitter_s"),
+    ],
+)
+def test_impossible_imperfections_are_refused(options, message):
+    with pytest.raises(GenpolicyError, match=message):
+        MujocoRobot(**options)
+
+
 def test_killed_robot_process_stops_the_run(controller_path, tmp_path):
     robot = MujocoRobot()
     options = RunOptions(controller_path, episodes=50, log=tmp_path / "run.mcap")
@@ -279,4 +323,4 @@ def test_shipped_configurations_load():
     files = sorted(folder.glob("*.toml"))
     assert files
     for file in files:
-        robots.make("mujoco", file)
+        robots.make(tomllib.loads(file.read_text())["robot"], file)

@@ -49,6 +49,10 @@ class MujocoRobot:
         lockstep: physics waits for commands, one control step each, instead of running in real
             time: exact, for tests.
         task: one of ``TASKS``: which scene.
+        latency_s: from measuring to arriving here, in steps of 2 ms; time stamps tell the truth.
+        jitter_s: what is added to it at random, at most.
+        noise: standard deviation of what is added to every measured number, in its unit.
+        loss: share of measurements that never arrive.
 
     Raises:
         GenpolicyError: limits that are none, or an option of another task.
@@ -60,6 +64,10 @@ class MujocoRobot:
         cube_range: tuple[float, float] | None = None,
         lockstep: bool = False,
         task: str = "lift",
+        latency_s: float = 0.0,
+        jitter_s: float = 0.0,
+        noise: float = 0.0,
+        loss: float = 0.0,
     ) -> None:
         args = ["--silence", str(SILENCE_S), "--task", task] + (["--lockstep"] if lockstep else [])
         if task not in TASKS:
@@ -70,6 +78,7 @@ class MujocoRobot:
             if task != "lift":
                 raise GenpolicyError(f"robot 'mujoco': cube_range is Lift's: remove it for {task}")
             args += ["--cube-range", *(str(float(half)) for half in cube_range)]
+        args += _imperfections(lockstep, latency_s, jitter_s, noise, loss)
         self._limits = override_limits(LIMITS, limits, "robot 'mujoco'")
         self._link = Link("robot 'mujoco'", "genpolicy_sim.robot", args)
         self._episode = 0
@@ -182,6 +191,25 @@ class MujocoRobot:
         state, got = self._state, self._message[0]
         state.seq, state.t_ns = int(got["seq"]), int(got["t_ns"])
         state.success = bool(got["success"])
+
+
+def _imperfections(
+    lockstep: bool, latency_s: float, jitter_s: float, noise: float, loss: float
+) -> list[str]:
+    """Arguments of the process for measurements that are late, noisy or lost."""
+    given = {"latency_s": latency_s, "jitter_s": jitter_s, "noise": noise, "loss": loss}
+    for name, value in given.items():
+        if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+            raise GenpolicyError(
+                f"robot 'mujoco': {name} = {value!r} must be a number from 0 to below 1"
+            )
+        if value and lockstep:
+            raise GenpolicyError(f"robot 'mujoco': lockstep is exact: remove {name}")
+    return [
+        argument
+        for name, value in given.items()
+        for argument in (f"--{name.removesuffix('_s')}", str(float(value)))
+    ]
 
 
 def state_dtype(axes: int, obs: int) -> np.dtype:
