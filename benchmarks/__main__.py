@@ -21,6 +21,7 @@ SCRIPTS = (
     "expo_update",
     "onnx",
     "control_loop",
+    "recorder",
 )
 
 

@@ -125,9 +125,11 @@ class _Phase:
         if self.ticker.index % self.steps == 0:
             self.target[0] = 0.02 * np.sin(1e-9 * now)
             self.envelope.apply(self.target, self.position)
-        self.recorder.tick["t_ns"] = now
-        self.recorder.tick["command"] = self.envelope.command
-        self.recorder.put("tick")
+        vectors = (self.position, self.envelope.command)
+        ticker = self.ticker
+        self.recorder.put_tick(
+            now, ticker.ticks, vectors, (0, 0, 0), ticker.last_lateness_us, 0.0, 3
+        )
 
 
 def _free_robot(axes: tuple[str, ...], hz: float) -> RobotSpec:

@@ -35,6 +35,7 @@ Layout = dict[str, np.dtype]  # of each kind of frame; a kind's number is its pl
 
 _ROS_TYPES = {"<i8": "int64", "<f8": "float64", "<i4": "int32", "<f4": "float32", "|u1": "uint8"}
 _ROS_TYPES |= {"|b1": "bool"}
+_CODES = {"<i8": "q", "<f8": "d", "<i4": "i", "<f4": "f", "|u1": "B", "|b1": "?"}  # of ``struct``
 _NOTES = {
     "t_ns": "monotonic clock",
     "step": "control step within the episode",
@@ -129,6 +130,12 @@ def slot_size(layout: Layout) -> int:
     """Bytes of the longest frame with its prefix, rounded up to whole cache lines."""
     longest = PREFIX.itemsize + max(dtype.itemsize for dtype in layout.values())
     return -(-longest // 64) * 64
+
+
+def packing(dtype: np.dtype) -> str:
+    """A record's fields in the notation of ``struct``, without the sign for the byte order."""
+    fields = [dtype[name] for name in dtype.names or ()]
+    return "".join(f"{int(np.prod(field.shape))}{_CODES[field.base.str]}" for field in fields)
 
 
 def layout_to_json(layout: Layout) -> dict[str, Any]:

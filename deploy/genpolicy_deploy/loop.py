@@ -308,17 +308,16 @@ class ControlLoop:
     def _record(self) -> None:
         if self._recorder is None:
             return
-        tick = self._recorder.tick
-        tick["t_ns"], tick["tick"] = self._now, self.ticker.ticks
-        tick["episode"], tick["step"], tick["state"] = self._episode, self._step, self.machine.state
-        tick["lateness_us"] = self.ticker.last_lateness_us
-        tick["age_us"] = (self._now - self._measured_ns) / 1e3
-        tick["measured"] = self._measured
-        tick["command"] = self.envelope.command
-        tick["blocked"] = self.envelope.blocked + self._state.blocked
-        if len(self._state.joints):
-            tick["joints"], tick["joint_command"] = self._state.joints, self._state.joint_command
-        self._recorder.put("tick")
+        state, envelope = self._state, self.envelope
+        self._recorder.put_tick(
+            self._now,
+            self.ticker.ticks,
+            (self._measured, envelope.command, state.joints, state.joint_command),
+            (self._episode, self._step, envelope.blocked + state.blocked),
+            self.ticker.last_lateness_us,
+            (self._now - self._measured_ns) / 1e3,
+            self.machine.state,
+        )
 
     def _record_observation(self, state: RobotState) -> None:
         """What a control step is decided from."""

