@@ -20,6 +20,8 @@ from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.doctor import doctor, report
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
+from genpolicy_deploy.simulate import names as simulate_names
+from genpolicy_deploy.simulate import simulate
 
 BAD_INPUT, DIFFERENT = 2, 1
 NOTICE = (
@@ -105,6 +107,11 @@ def _doctor(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     return OK, {"checks": [check._asdict() | {"state": check.state} for check in checks]}
 
 
+def _simulate(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    simulate(args.arm, args.objects, args.seed)
+    return OK, {"arm": args.arm}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="genpolicy-deploy",
@@ -113,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
-    verbs = parser.add_subparsers(required=True, metavar="{run,bench,inspect,replay,doctor}")
+    verbs = parser.add_subparsers(
+        required=True, metavar="{run,bench,inspect,replay,doctor,simulate}"
+    )
 
     verb = verbs.add_parser("run", parents=[common], help="drive a robot", description=NOTICE)
     verb.set_defaults(command=_run)
@@ -154,6 +163,14 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", parents=[common], help="check this computer", description=text
     )
     verb.set_defaults(command=_doctor)
+
+    text = "Start a simulated arm that speaks a real arm's protocol, to run a robot against."
+    verb = verbs.add_parser("simulate", parents=[common], help="be an arm", description=text)
+    verb.set_defaults(command=_simulate)
+    verb.add_argument("arm", help=f"one of: {', '.join(simulate_names())}")
+    text = "send what the task Lift observes of its cube to this UDP port"
+    verb.add_argument("--objects", type=int, metavar="PORT", help=text)
+    verb.add_argument("--seed", type=int, help="episode of Lift where it starts")
     return parser
 
 
