@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 from genpolicy_deploy.robots import arm_toml, drivers
 from genpolicy_deploy.robots.config import load_config
 from genpolicy_deploy.robots.device import DeviceState
+from peer_process import PeerProcess
 
 from genpolicy.spec import GenpolicyError
 
@@ -21,36 +19,9 @@ PATIENT_S = 5.0  # for answers that do come, from a process that may have to wai
 HASTY_S = 0.05
 
 
-class Peer:
-    """The process; ``tell`` gives it an order and returns the answer."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "genpolicy_sim.peers.feetech"]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.port = json.loads(self._line())["ready"]["port"]
-
-    def _line(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline().strip()
-
-    def tell(self, order: str) -> dict:
-        assert self.process.stdin
-        self.process.stdin.write(order + "\n")
-        self.process.stdin.flush()
-        answer = self._line()
-        assert answer.startswith("ok"), answer
-        return json.loads(answer[2:] or "{}")
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        assert self.process.wait(30) == 0
-
-
 @pytest.fixture(scope="module")
 def shared_peer():
-    peer = Peer()
+    peer = PeerProcess("feetech")
     yield peer
     peer.close()
 
@@ -78,9 +49,9 @@ def config_of(port: str, stop: str = "hold", name: str = "feetech", **changes):
 class Arm:
     """A driver and its latest measurement."""
 
-    def __init__(self, peer: Peer, stop: str = "hold", **changes) -> None:
+    def __init__(self, peer: PeerProcess, stop: str = "hold", **changes) -> None:
         changes = {"reply_s": PATIENT_S, **changes}
-        self.device = drivers.build(config_of(peer.port, stop, **changes))
+        self.device = drivers.build(config_of(peer.ready["port"], stop, **changes))
         count = len(self.device.spec.joints)
         self.state = DeviceState(np.zeros(count), np.zeros(count))
 
@@ -121,7 +92,7 @@ def test_effort_has_the_joints_sign(peer):
 
 
 def test_torque_comes_on_without_a_move():
-    peer = Peer()  # after a power-up, with goals far from where the servos are
+    peer = PeerProcess("feetech")  # after a power-up, with goals far from where the servos are
     try:
         before = np.array(peer.tell("state")["position"])
         with Arm(peer):
