@@ -80,6 +80,8 @@ class DenoisingMLP(nn.Module):
     The first layer acts on [chunk, time, observation]. It is kept as three matrices because
     their inputs change at different rates: the observation's part is computed once per
     observation and the time's part once per weight update, for all denoising steps and samples.
+    ``prefix_dim`` adds a fourth, for actions at the head of the chunk that are given: no bias, so
+    that an empty prefix changes nothing.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class DenoisingMLP(nn.Module):
         hidden: Sequence[int],
         time_dim: int,
         activation: str = "mish",
+        prefix_dim: int = 0,
     ) -> None:
         super().__init__()
         if time_dim < 4 or time_dim % 2:
@@ -107,6 +110,8 @@ class DenoisingMLP(nn.Module):
             nn.init.uniform_(part.weight, -bound, bound)
         nn.init.uniform_(self.from_time.bias, -bound, bound)
         self.trunk = ResidualTrunk(hidden, chunk_dim, activation)
+        if prefix_dim:
+            self.from_prefix = nn.Linear(prefix_dim, width, bias=False)
 
     def time_features(self, t: Tensor) -> Tensor:
         """First-layer contribution of times ``[...]``: ``[..., width]``."""
@@ -115,6 +120,10 @@ class DenoisingMLP(nn.Module):
     def obs_features(self, obs: Tensor) -> Tensor:
         """First-layer contribution of observations ``[..., obs_dim]``: ``[..., width]``."""
         return self.from_obs(obs)
+
+    def prefix_features(self, prefix: Tensor) -> Tensor:
+        """First-layer contribution of given actions ``[..., prefix_dim]``: ``[..., width]``."""
+        return self.from_prefix(prefix)
 
     def forward(self, x: Tensor, time_features: Tensor, obs_features: Tensor) -> Tensor:
         """Noisy chunks ``[..., chunk_dim]`` to predictions of the same shape."""
