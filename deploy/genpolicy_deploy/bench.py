@@ -84,7 +84,7 @@ class _Phase:
             stack.callback(self.inference.close)
             self.inference.start()
             self.inference.wait_ready()
-            self.player = ChunkPlayer(contract.spec, self.inference, 10**12, lambda *_: None)
+            self.player = ChunkPlayer(contract, self.inference, 10**12, lambda *_: None)
         self.granted = stack.enter_context(soft_realtime())
 
     def run(self, seconds: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from genpolicy_deploy import robots, tables
 from genpolicy_deploy.bench import bench
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.doctor import doctor, report
+from genpolicy_deploy.handover import MODES
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
 from genpolicy_deploy.simulate import names as simulate_names
@@ -63,6 +64,7 @@ def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             seed=args.seed,
             num_samples=args.num_samples,
             temperature=args.temperature,
+            handover=args.handover,
             log=args.log,
             realtime=not args.no_realtime,
             estop=args.estop,
@@ -133,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--episodes", type=int, help="run so many whole episodes instead")
     verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
     _add_sampling(verb)
+    verb.add_argument(
+        "--handover",
+        default="sync",
+        choices=MODES,
+        help="sync (default): wait for each chunk; async: move on meanwhile; ensemble: average",
+    )
     verb.add_argument("--log", type=Path, metavar="FILE", help="record a flight log (a new file)")
     text = "stop as soon as this file exists (as the space bar, escape and SIGUSR1 do)"
     verb.add_argument("--estop", type=Path, metavar="FILE", help=text)

@@ -5,6 +5,9 @@ reader cannot drift apart. The graph it describes has
 
 - inputs ``obs.<key>`` ``[1, To, D]`` float32 for every observation of the task, and every name of
   ``policy.noise_spec(1, N)`` with exactly that shape;
+- with real-time chunking, inputs ``prev_actions`` ``[1, Tp, Da]`` (what is left of the chunk being
+  executed, next action first) and ``prev_weights`` ``[1, Tp]`` (how much each row binds); all zeros
+  give the plain policy;
 - outputs ``actions`` ``[N, Tp, Da]`` and, with a value function, ``scores`` ``[N]``.
 """
 
@@ -14,7 +17,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -22,12 +25,13 @@ from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError, PolicySpec
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2  # 1 had no ``rtc``
 METADATA_KEY = "genpolicy.contract"
 SAMPLES = "N"  # stands for the number of samples in the shape of a noise input
 
 Arrays = dict[str, NDArray[np.float32]]
 SymbolicShape = tuple[int | str, ...]
+RTC_METHODS = ("prefix", "guided")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,18 @@ class Golden:
 
     inputs: Arrays  # every graph input by name
     outputs: Arrays  # "actions" and, with a value function, "scores"
+
+
+@dataclass(frozen=True)
+class RealTimeChunking:
+    """How the graph goes on from the chunk being executed.
+
+    ``method`` is ``prefix`` (rows of weight 1 are given, the others free) or ``guided`` (every row
+    is pulled by its weight); ``max_delay`` is the largest number of rows of weight 1.
+    """
+
+    method: str
+    max_delay: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class Contract:
     golden: Golden
     evaluation: dict[str, Any] | None = None  # {"success_rate", ..., "episodes"} or also returns
     value: dict[str, Any] | None = None  # what the scores are, e.g. {"algo": "cal_ql", ...}
+    rtc: RealTimeChunking | None = None
     version: int = field(default=CONTRACT_VERSION)
 
     def noise_shapes(self, num_samples: int) -> dict[str, tuple[int, ...]]:
@@ -72,6 +89,7 @@ class Contract:
         """The document stored under ``METADATA_KEY``."""
         document = {f.name: getattr(self, f.name) for f in fields(self)}
         document["spec"] = self.spec.to_dict()
+        document["rtc"] = None if self.rtc is None else asdict(self.rtc)
         document["golden"] = {
             "inputs": {name: _encode(a) for name, a in self.golden.inputs.items()},
             "outputs": {name: _encode(a) for name, a in self.golden.outputs.items()},
@@ -92,6 +110,8 @@ class Contract:
         if not isinstance(document, dict):
             raise GenpolicyError(f"{source}: the contract is not a JSON object")
         _check_version(document.get("version"), source)
+        if document["version"] == 1:
+            document = {"rtc": None} | document
         names = {f.name for f in fields(cls)}
         if missing := sorted(names - document.keys()):
             raise GenpolicyError(f"{source}: the contract lacks '{missing[0]}'; export it again")
@@ -134,6 +154,8 @@ def _typed(document: Mapping[str, Any]) -> dict[str, Any]:
     typed["num_samples"] = int(document["num_samples"])
     typed["temperature"] = float(document["temperature"])
     typed["parity_max_abs_err"] = float(document["parity_max_abs_err"])
+    if document["rtc"] is not None:
+        typed["rtc"] = RealTimeChunking(**document["rtc"])
     golden = document["golden"]
     typed["golden"] = Golden(
         {name: _decode(a) for name, a in golden["inputs"].items()},
@@ -154,7 +176,8 @@ def _check(contract: Contract, source: str) -> None:
                 f"{source}: noise input '{name}' has shape {list(shape)}; it needs positive sizes "
                 f"and exactly one '{SAMPLES}'"
             )
-    expected = set(obs_inputs(contract.spec)) | contract.noise.keys()
+    _check_rtc(contract, source)
+    expected = {*obs_inputs(contract.spec), *contract.noise, *rtc_inputs(contract)}
     if contract.golden.inputs.keys() != expected:
         raise GenpolicyError(f"{source}: the golden pair must hold the inputs {sorted(expected)}")
     outputs = {"actions", "scores"} if contract.has_scores else {"actions"}
@@ -162,9 +185,28 @@ def _check(contract: Contract, source: str) -> None:
         raise GenpolicyError(f"{source}: the golden pair must hold the outputs {sorted(outputs)}")
 
 
+def _check_rtc(contract: Contract, source: str) -> None:
+    rtc, most = contract.rtc, contract.spec.chunk - 1
+    if rtc is not None and not (rtc.method in RTC_METHODS and 0 < rtc.max_delay <= most):
+        raise GenpolicyError(
+            f"{source}: contract rtc must be {' or '.join(RTC_METHODS)} with max_delay 1 to {most}"
+        )
+
+
 def obs_inputs(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
     """Graph inputs that carry observations, ``{"obs.<key>": (1, To, D)}``."""
     return {f"obs.{f.name}": (1, spec.obs_steps, f.dim) for f in spec.task.observations}
+
+
+def rtc_inputs(contract: Contract) -> dict[str, tuple[int, ...]]:
+    """Graph inputs that carry the chunk being executed; none without real-time chunking."""
+    return {} if contract.rtc is None else chunk_inputs(contract.spec)
+
+
+def chunk_inputs(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the inputs of real-time chunking."""
+    actions = (1, spec.chunk, spec.task.action.dim)
+    return {"prev_actions": actions, "prev_weights": actions[:2]}
 
 
 def _encode(array: NDArray[np.floating[Any]]) -> dict[str, Any]:

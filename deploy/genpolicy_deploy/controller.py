@@ -83,8 +83,21 @@ class Controller:
         """Append ``{key: [D]}`` to the history, for control steps at which nothing is asked."""
         self._history.push(observation)
 
-    def act(self, observation: Mapping[str, NDArray[Any]], t: float = 0.0) -> Chunk:
+    def act(
+        self,
+        observation: Mapping[str, NDArray[Any]],
+        t: float = 0.0,
+        *,
+        previous: NDArray[Any] | None = None,
+        weights: NDArray[Any] | None = None,
+    ) -> Chunk:
         """The next chunk, from ``{key: [D]}`` (appended to the history) or ``{key: [To, D]}``.
+
+        Args:
+            observation: what was measured.
+            t: when, s; handed on.
+            previous: ``[Tp, Da]`` what is left of the chunk being executed, next action first.
+            weights: ``[Tp]`` how much each of its rows binds; all 0, as by default: not at all.
 
         Raises:
             GenpolicyError: the observation misses a key, has another shape or is not finite, or
@@ -92,6 +105,7 @@ class Controller:
         """
         self._history.push(observation)
         self._buffers.write_obs(self._history.stacked)
+        self._buffers.write_previous(previous, weights)
         self._draw()
         actions, scores = self.graph.run(self._buffers)
         index = self._select(scores)

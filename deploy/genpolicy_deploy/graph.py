@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError
-from genpolicy_deploy.contract import METADATA_KEY, Arrays, Contract, obs_inputs
+from genpolicy_deploy.contract import METADATA_KEY, Arrays, Contract, obs_inputs, rtc_inputs
 
 GOLDEN_TOLERANCE = 1e-4  # absolute and relative; kernels differ between CPUs by about 1e-6
 
@@ -47,7 +47,8 @@ class Graph:
 
         Args:
             obs: ``{key: [1, To, D]}``, finite.
-            noise: the contract's noise inputs; their sample axis decides N.
+            noise: the contract's noise inputs; their sample axis decides N. With real-time
+                chunking also ``prev_actions`` and ``prev_weights``, zeros where not given.
 
         Returns:
             Views of buffers that the next call with the same N overwrites.
@@ -56,6 +57,7 @@ class Graph:
         buffers.write_obs(obs)
         for name in self.contract.noise:
             np.copyto(buffers.inputs[name], noise[name])
+        buffers.write_previous(noise.get("prev_actions"), noise.get("prev_weights"))
         return self.run(buffers)
 
     def buffers(self, num_samples: int) -> _Buffers:
@@ -101,7 +103,7 @@ class _Buffers:
 
     def __init__(self, session: ort.InferenceSession, contract: Contract, n: int) -> None:
         spec = contract.spec
-        shapes = obs_inputs(spec) | contract.noise_shapes(n)
+        shapes = obs_inputs(spec) | contract.noise_shapes(n) | rtc_inputs(contract)
         self.inputs: Arrays = {name: np.zeros(s, np.float32) for name, s in shapes.items()}
         self.outputs: Arrays = {
             "actions": np.zeros((n, spec.chunk, spec.task.action.dim), np.float32)
@@ -132,6 +134,24 @@ class _Buffers:
             if not np.isfinite(target).all():
                 raise GenpolicyError(f"observation '{key}' is not finite")
 
+    def write_previous(
+        self, actions: NDArray[Any] | None = None, weights: NDArray[Any] | None = None
+    ) -> None:
+        """Copy what is left of the chunk being executed, ``[Tp, Da]`` and ``[Tp]``.
+
+        Raises:
+            GenpolicyError: the graph cannot go on from a chunk, or it is not finite.
+        """
+        given = {"prev_actions": actions, "prev_weights": weights}
+        if "prev_actions" not in self.inputs:
+            if weights is not None and np.any(weights):
+                raise GenpolicyError("this controller was exported without real-time chunking")
+            return
+        for name, value in given.items():
+            self.inputs[name][:] = 0.0 if value is None else value
+            if not np.isfinite(self.inputs[name]).all():
+                raise GenpolicyError(f"{name} is not finite")
+
 
 def _open(path: Path) -> ort.InferenceSession:
     if not path.is_file():
@@ -151,7 +171,9 @@ def _open(path: Path) -> ort.InferenceSession:
 def _check_graph(session: ort.InferenceSession, contract: Contract, source: str) -> int | None:
     """Compare the graph with its contract; returns the sample count when it is fixed."""
     spec = contract.spec
-    inputs: dict[str, tuple[int | str, ...]] = {**obs_inputs(spec), **contract.noise}
+    inputs: dict[str, tuple[int | str, ...]] = {
+        **obs_inputs(spec), **contract.noise, **rtc_inputs(contract)
+    }  # fmt: skip
     outputs: dict[str, tuple[int | str, ...]] = {"actions": ("N", spec.chunk, spec.task.action.dim)}
     if contract.has_scores:
         outputs["scores"] = ("N",)

@@ -29,8 +29,20 @@ _READY = b"ready"
 
 
 def request_dtype(spec: PolicySpec) -> np.dtype:
-    """What is asked: which chunk of which noise seed, from which observation."""
-    return np.dtype([*_HEADER, ("obs", "<f4", (spec.obs_steps * spec.task.obs_dim,))])
+    """What is asked: which chunk of which noise seed, from which observation.
+
+    ``prev_actions`` and ``prev_weights`` say what it goes on from (weights 0: nothing), ``delay``
+    how many control steps it was planned to take.
+    """
+    return np.dtype(
+        [
+            *_HEADER,
+            ("delay", "<i8"),
+            ("obs", "<f4", (spec.obs_steps * spec.task.obs_dim,)),
+            ("prev_actions", "<f4", (spec.chunk, spec.task.action.dim)),
+            ("prev_weights", "<f4", (spec.chunk,)),
+        ]
+    )
 
 
 def reply_dtype(spec: PolicySpec) -> np.dtype:
@@ -116,6 +128,8 @@ class Inference:
     ) -> bool:
         """Ask for chunk ``counter`` from ``{key: [1, To, D]}``; False if the pipe is full.
 
+        What it goes on from (``prev_actions`` …) stands in ``last_request`` already.
+
         Raises:
             LinkClosedError: the process has died.
         """
@@ -148,7 +162,7 @@ class Inference:
 
     @property
     def last_request(self) -> Any:
-        """The record that was sent last."""
+        """The record that was sent last, and where the next one is written."""
         return self._sent[0]
 
     def give_up(self) -> None:
@@ -174,7 +188,9 @@ def serve(connection: socket.socket, controller: Controller) -> None:
         controller.reset(int(asked["seed"]))
         controller.counter = int(asked["counter"])
         try:
-            chunk = controller.act(observation)
+            chunk = controller.act(
+                observation, previous=asked["prev_actions"], weights=asked["prev_weights"]
+            )
         except GenpolicyError as error:
             answer["error"] = str(error).encode()[:192]
         else:

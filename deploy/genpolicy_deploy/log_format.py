@@ -109,8 +109,11 @@ def frame_layout(spec: PolicySpec, axes: int, joints: int = 0) -> Layout:
         ("episode", "<i4"),
         ("step", "<i4"),
         ("index", "<i4"),
+        ("delay", "<i4"),  # control steps that the chunk was planned to take; 0: not said
         ("compute_us", "<f4"),
         ("obs", "<f4", (spec.obs_steps * task.obs_dim,)),
+        ("prev_actions", "<f4", (spec.chunk, task.action.dim)),
+        ("prev_weights", "<f4", (spec.chunk,)),
         ("actions", "<f4", (spec.chunk, task.action.dim)),
     ]
     return {"tick": np.dtype(tick), "step": np.dtype(step), "chunk": np.dtype(chunk)} | {

@@ -58,6 +58,7 @@ class ControlLoop:
         recorder: the flight log, if any.
         watchdog: thresholds.
         estop: asked in every tick.
+        handover: how chunks follow each other, see ``ChunkPlayer``.
 
     Raises:
         GenpolicyError: controller and robot do not fit together.
@@ -71,6 +72,7 @@ class ControlLoop:
         recorder: Recorder | None = None,
         watchdog: Watchdog | None = None,
         estop: EmergencyStop | None = None,
+        handover: str = "sync",
     ) -> None:
         task = contract.spec.task
         check_fits(task, robot.spec)
@@ -93,7 +95,7 @@ class ControlLoop:
             )
         self._ticks_per_step = round(robot.spec.rate_hz / task.control_hz)
         self._player = ChunkPlayer(
-            contract.spec, inference, int(self.watchdog.chunk_age * 1e9), self._event
+            contract, inference, int(self.watchdog.chunk_age * 1e9), self._event, handover
         )
         self._sizes = {f.name: (f.dim,) for f in task.observations}
         self._target = np.zeros(len(robot.spec.axes))
@@ -246,6 +248,8 @@ class ControlLoop:
                 self._event("hold", reason)
             self.machine.to(State.HOLD, reason)
             self._player.drop()  # what was planned before the hold is void
+            if age > self.watchdog.measurement_hold:  # and what is being planned, too
+                self._player.void(self._now)
         elif self.machine.state is State.HOLD:
             if self._robot.spec.brakes_itself and self._engaged:
                 self.envelope.start(self._measured)  # where it came to rest
@@ -258,7 +262,8 @@ class ControlLoop:
             if self._engaged:
                 self.envelope.hold()
             self._due = self.ticker.index + self._ticks_per_step
-            if self._usable and self._player.waiting_s(self._now) > 0.0:
+            fresh = self._now - self._measured_ns <= self.watchdog.measurement_hold * 1e9
+            if self._usable and fresh and self._player.waiting_s(self._now) > 0.0:
                 self._ask(state)
             return
         if not self._usable:
@@ -272,15 +277,13 @@ class ControlLoop:
             self._player.observe(state.observation)
             self._record_observation(state)
             self._observed = True
-        if self._player.empty:
+        if self._player.due:
             self._ask(state)
-        else:
+        if not self._player.empty:
             self._act()
 
     def _ask(self, state: RobotState) -> None:
-        if self._player.asking:
-            return
-        if self._player.waiting_s(self._now) > 0.0:  # asked before, in vain
+        if not self._player.asking and self._player.waiting_s(self._now) > 0.0:  # asked in vain
             self._player.observe(state.observation, again=True)
             self._record_observation(state)
         self._player.ask(self._now, state.t_ns)
@@ -340,5 +343,6 @@ class ControlLoop:
         for name in ("t_obs_ns", "seed", "counter", "index", "score", "compute_us", "actions"):
             chunk[name] = reply[name]
         chunk["t_ns"], chunk["episode"], chunk["step"] = self._now, self._episode, self._step
-        chunk["obs"] = self._inference.last_request["obs"]
+        for name in ("obs", "prev_actions", "prev_weights", "delay"):
+            chunk[name] = self._inference.last_request[name]
         recorder.put("chunk")

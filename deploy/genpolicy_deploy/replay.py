@@ -66,7 +66,11 @@ def _compare(log: FlightLog, controller: Controller) -> tuple[int, float]:
     for record in log.chunks:
         controller.reset(int(record["seed"]))
         controller.counter = int(record["counter"])
-        chunk = controller.act(split_obs(record["obs"], controller.contract.spec))
+        chunk = controller.act(
+            split_obs(record["obs"], controller.contract.spec),
+            previous=record["prev_actions"],
+            weights=record["prev_weights"],
+        )
         same = chunk.index == record["index"] and np.array_equal(chunk.actions, record["actions"])
         identical += bool(same)
         worst = max(worst, float(np.abs(chunk.actions - record["actions"]).max()))

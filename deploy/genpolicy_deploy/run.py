@@ -20,6 +20,7 @@ from genpolicy.spec import GenpolicyError
 from genpolicy_deploy import robots
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.estop import EmergencyStop
+from genpolicy_deploy.handover import check_handover
 from genpolicy_deploy.inference import Inference
 from genpolicy_deploy.link import LinkClosedError
 from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
@@ -44,6 +45,7 @@ class RunOptions:
     seed: int = 0
     num_samples: int | None = None
     temperature: float | None = None
+    handover: str = "sync"
     log: Path | None = None
     realtime: bool = True
     estop: Path | None = None
@@ -72,6 +74,7 @@ class Run:
         controller = Controller(options.path, options.num_samples, options.temperature)
         self.contract = controller.contract
         self.num_samples, self.temperature = controller.num_samples, controller.temperature
+        check_handover(options.handover, self.contract)
         if options.seed < 0 or (options.episodes is not None and options.episodes < 1):
             raise GenpolicyError("seed must not be negative and episodes must be at least 1")
         if not 0.0 < options.seconds < math.inf:
@@ -116,7 +119,13 @@ class Run:
         stack.enter_context(self.estop)
         recorder = self._log = self._recorder(stack, robot)
         loop = self.loop = ControlLoop(
-            self.contract, robot, self.inference, recorder, self._watchdog, self.estop
+            self.contract,
+            robot,
+            self.inference,
+            recorder,
+            self._watchdog,
+            self.estop,
+            self.options.handover,
         )
         stack.callback(lambda: loop.halt("end of run"))
         loop.warm_up()
@@ -149,6 +158,7 @@ class Run:
             "controller_sha256": sha256(self.options.path),
             "num_samples": self.num_samples,
             "temperature": self.temperature,
+            "handover": self.options.handover,
             "spec": self.contract.spec.to_dict(),
             "robot": robot.spec.name,
             "rate_hz": robot.spec.rate_hz,
@@ -185,6 +195,7 @@ class Run:
             "controller": str(self.options.path),
             "num_samples": self.num_samples,
             "temperature": self.temperature,
+            "handover": self.options.handover,
             "deploy": self._deploy(),
             "stage": stage,
             "episodes": [asdict(episode) for episode in self.episodes],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from genpolicy_deploy.contract import Contract
@@ -62,6 +63,7 @@ def contract_table(path: str, contract: Contract) -> str:
         ("sampler", _items(contract.sampler)),
         ("samples", f"{contract.num_samples}, temperature {contract.temperature:g}"),
         ("value function", _value_text(contract)),
+        ("real-time chunking", _items(asdict(contract.rtc)) if contract.rtc else "none"),
         ("evaluation", stage_text(contract.evaluation) if contract.evaluation else "none"),
         ("checkpoint", contract.checkpoint_hash[:16]),
         ("parity error", f"{contract.parity_max_abs_err:.1e}"),

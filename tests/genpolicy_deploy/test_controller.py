@@ -55,7 +55,7 @@ def test_symbolic_shapes_name_the_sample_axis():
     ("edit", "message"),
     [
         (lambda text: None, "no 'genpolicy.contract' metadata"),
-        (edited(version=2), "newer"),
+        (edited(version=3), "newer"),
         (edited(version="one"), "no valid version"),
         (lambda text: text[:-5], "not JSON"),
         (lambda text: json.dumps([1]), "not a JSON object"),

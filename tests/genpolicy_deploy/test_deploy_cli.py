@@ -15,7 +15,7 @@ def test_inspect_prints_and_writes_the_contract(any_controller_path, tmp_path, c
     out = capsys.readouterr().out
     assert "osc_pose_delta at 20 Hz" in out and "reproduced" in out
     contract = json.loads(path.read_text())
-    assert contract["version"] == 1 and contract["spec"]["exec_steps"] == 4
+    assert contract["version"] == 2 and contract["spec"]["exec_steps"] == 4
     assert "golden" not in contract
 
 
