@@ -247,6 +247,8 @@ class Export:
         temperature: Of that choice; 0 takes the best score.
         evaluation: eval.json that the contract quotes, for example of the re-ranked policy; null
             for the checkpoint's own.
+        rtc: Real-time chunking, how a chunk goes on from the one being executed: prefix (policies
+            trained with max_delay), guided (any flow policy), none, or auto: the best that fits.
     """
 
     checkpoint: str = MISSING
@@ -255,6 +257,7 @@ class Export:
     num_samples: int | None = None
     temperature: float = 0.0
     evaluation: str | None = None
+    rtc: str = "auto"
 
 
 @dataclass

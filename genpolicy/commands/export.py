@@ -3,6 +3,7 @@
 Examples:
     genpolicy export checkpoint=runs/lift/dppo/RUN out=controller.onnx
     genpolicy export checkpoint=runs/lift/dppo/RUN value=runs/lift/cal_ql/RUN out=controller.onnx
+    genpolicy export checkpoint=runs/lift/imitation/RUN rtc=prefix out=controller.onnx
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def run(config: Export, invocation: Invocation) -> Contract:
         checkpoint_hash=checkpoint.fingerprint(stored.path),
         evaluation=_quoted(evaluation) if evaluation else None,
         value_info=about,
+        rtc=config.rtc,
     )
     say(
         f"{config.out}: parity error {contract.parity_max_abs_err:.1e}, "

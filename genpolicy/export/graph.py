@@ -11,7 +11,13 @@ from typing import Any, Protocol
 
 import onnx
 import torch
-from genpolicy_deploy.contract import SAMPLES, obs_inputs, symbolic_shapes
+from genpolicy_deploy.contract import (
+    SAMPLES,
+    RealTimeChunking,
+    chunk_inputs,
+    obs_inputs,
+    symbolic_shapes,
+)
 from torch import Tensor, nn
 
 from genpolicy.data.normalizer import Normalizer
@@ -51,43 +57,67 @@ class ExpMish(nn.Module):
 class ControllerModule(nn.Module):
     """What is exported: observations and noise in, N actions and maybe N scores out.
 
+    With real-time chunking, what is left of the chunk being executed comes in, too.
+
     There is one observation: the policy and the value function encode it once for all N samples.
     """
 
-    def __init__(self, policy: Policy, value: ValueFunction | None) -> None:
+    def __init__(
+        self, policy: Policy, value: ValueFunction | None, rtc: RealTimeChunking | None
+    ) -> None:
         super().__init__()
         self.policy = _for_onnx(policy)
         self.value = _for_onnx(value) if value is not None else None
-        self.inputs = input_names(policy)
+        self.rtc = rtc
+        self.inputs = list(input_shapes(policy, rtc, 1))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Tensors in the order of ``inputs`` to ``actions [N, Tp, Da]`` and ``scores [N]``."""
-        return run_torch(self.policy, self.value, dict(zip(self.inputs, inputs, strict=True)))
+        named = dict(zip(self.inputs, inputs, strict=True))
+        return run_torch(self.policy, self.value, self.rtc, named)
 
 
 def run_torch(
-    policy: Policy, value: ValueFunction | None, inputs: dict[str, Tensor]
+    policy: Any,
+    value: ValueFunction | None,
+    rtc: RealTimeChunking | None,
+    inputs: dict[str, Tensor],
 ) -> tuple[Tensor, ...]:
     """The controller in torch, from named graph inputs."""
     obs = {name.removeprefix("obs."): inputs[name] for name in obs_inputs(policy.spec)}
     noise = {name: inputs[name] for name in policy.noise_spec(1, 1)}
     name, shape = next(iter(symbolic_shapes(policy.noise_spec).items()))
     num_samples = noise[name].shape[shape.index(SAMPLES)]
-    actions = policy.sample(obs, noise=noise, num_samples=num_samples)
+    if rtc is None:
+        actions = policy.sample(obs, noise=noise, num_samples=num_samples)
+    else:
+        actions = policy.go_on(
+            obs,
+            inputs["prev_actions"],
+            inputs["prev_weights"],
+            method=rtc.method,
+            noise=noise,
+            num_samples=num_samples,
+        )
     if value is None:
         return (actions[0],)
     return actions[0], value.score(obs, actions)[0]
 
 
-def input_names(policy: Policy) -> list[str]:
-    """Graph inputs in order: observations as in the task, then the policy's noise."""
-    return [*obs_inputs(policy.spec), *policy.noise_spec(1, 1)]
+def input_shapes(
+    policy: Policy, rtc: RealTimeChunking | None, num_samples: int
+) -> dict[str, tuple[int, ...]]:
+    """Graph inputs in order: observations as in the task, the policy's noise, the old chunk."""
+    previous = {} if rtc is None else chunk_inputs(policy.spec)
+    return obs_inputs(policy.spec) | dict(policy.noise_spec(1, num_samples)) | previous
 
 
-def build_graph(policy: Policy, value: ValueFunction | None) -> onnx.ModelProto:
+def build_graph(
+    policy: Policy, value: ValueFunction | None, rtc: RealTimeChunking | None = None
+) -> onnx.ModelProto:
     """Trace the controller with a dynamic number of samples."""
-    module = ControllerModule(policy, value)
-    shapes = obs_inputs(policy.spec) | dict(policy.noise_spec(1, 2))
+    module = ControllerModule(policy, value, rtc)
+    shapes = input_shapes(policy, rtc, 2)
     axis = torch.export.Dim(SAMPLES, min=1)
     symbolic = symbolic_shapes(policy.noise_spec)
     dynamic = tuple(

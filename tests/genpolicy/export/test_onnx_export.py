@@ -197,8 +197,8 @@ def test_nothing_is_written_when_onnx_computes_something_else(tmp_path, monkeypa
 def slightly_wrong(build_graph):
     """The right graph with one weight off by a per mille."""
 
-    def build(policy, value):
-        model = build_graph(policy, value)
+    def build(*args):
+        model = build_graph(*args)
         largest = max(model.graph.initializer, key=lambda t: len(t.raw_data))
         weight = onnx.numpy_helper.to_array(largest).copy()
         weight.flat[0] += 0.3
