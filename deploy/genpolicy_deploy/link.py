@@ -95,7 +95,10 @@ class Link:
             LinkClosedError: the other process ended and everything it sent has been received.
         """
         try:
-            size = self._socket.recv_into(self._spare)
+            try:
+                size = self._socket.recv_into(self._spare)
+            except ConnectionResetError:  # it left without reading all; what it said comes now
+                size = self._socket.recv_into(self._spare)
         except BlockingIOError:
             return None
         except OSError as error:

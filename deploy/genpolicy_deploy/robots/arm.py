@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from genpolicy.spec import Feature, GenpolicyError
-from genpolicy_deploy.link import Link
+from genpolicy_deploy.link import Link, LinkClosedError
 from genpolicy_deploy.robots.arm_messages import (
     FAULT,
     GOAL,
@@ -246,7 +246,11 @@ class ArmRobot:
         sent = self._sent[0]
         sent["kind"], sent["t_ns"] = kind, time.monotonic_ns()
         sent["seq"] += 1
-        return self._link.send(self._sent_bytes)
+        try:
+            return self._link.send(self._sent_bytes)
+        except LinkClosedError:
+            self._receive()  # it may have said why
+            raise
 
     def _receive(self) -> None:
         """Take everything that waits: every sentence, and the newest measurement."""
