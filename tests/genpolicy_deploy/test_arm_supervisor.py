@@ -100,12 +100,14 @@ def test_a_goal_that_is_no_place_moves_nothing_far(moving, bad):
 
 
 def test_hold_brakes_at_once_and_the_next_goal_moves_on(moving):
-    before = len(moving.path)
+    here, speed = moving.path[-1], np.abs(moving.path[-1] - moving.path[-2]) / DT
     moving.order(HOLD)
     moving.tick(60)
     moving.check_limits()
-    way = np.abs(moving.path[-1] - moving.path[before - 1])
-    assert (way < np.array([0.8, 0.8]) ** 2 / np.array([5.0, 10.0]) / 2 + 0.05).all()
+    acceleration, jerk = np.array([5.0, 10.0]), np.array([100.0, 200.0])
+    shortest = 0.5 * speed**2 / acceleration
+    way = np.abs(moving.path[-1] - here)
+    assert (way < shortest + speed * (acceleration / jerk + 2.0 * DT)).all()
     assert moving.state["holding"]
     there = moving.path[-1].copy()
     moving.tick(100, goal=there + 0.1)

@@ -156,7 +156,7 @@ def driving(peer: Peer, **options):
 
 def check_wire(drive: Drive) -> np.ndarray:
     """What the arm received obeys the limits; returns those goals ``[n, J]``."""
-    rig, limits, dt = peer.rig, drive.robot.config.limits, 1.0 / drive.robot.spec.rate_hz
+    rig, limits, dt = drive.peer.rig, drive.robot.config.limits, 1.0 / drive.robot.spec.rate_hz
     received = drive.peer.state()["goals"]
     assert len(received) > 10
     times = np.array([t for t, _ in received])
@@ -376,7 +376,7 @@ def test_hand_goals_move_the_hand(peer):
     with driving(peer, mode="hand") as drive:
         before = np.array(peer.state()["hand"])
         np.testing.assert_allclose(drive.state.position[:3], drive.state.observation["eef"])
-        goal = drive.start.copy()
+        goal = drive.state.position.copy()
         goal[2] += 0.04
         drive.run(0.5, lambda t: goal)
         drive.until(lambda: abs(drive.state.position[2] - goal[2]) < 4e-3, "the hand follows")
