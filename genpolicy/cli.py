@@ -21,6 +21,7 @@ CONFIGURED = {
     "demo": "the main job end to end on Panda Lift -> report.html",
 }
 PLAIN = {
+    "convert": "flight logs of a robot -> robomimic HDF5",
     "info": "what a checkpoint, run folder, HDF5 or ONNX file is; algo=NAME lists its keys",
     "doctor": "what this machine can do, with the fix for what it cannot",
 }

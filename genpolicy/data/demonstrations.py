@@ -29,7 +29,8 @@ class Episode:
 
     ``dones[t]`` is true where nothing of value lies beyond step t (the task ended); an episode
     cut by the time limit has none. ``states`` are robomimic's flattened simulator states
-    ``[time, qpos, qvel]`` and stay empty (``[T, 0]``) without a simulator.
+    ``[time, qpos, qvel]`` and stay empty (``[T, 0]``) without a simulator. ``interventions`` tells
+    which actions came from a person instead of the policy.
     """
 
     obs: Arrays  # {name: [T, ...]}
@@ -38,6 +39,7 @@ class Episode:
     dones: NDArray[Any]  # [T]
     next_obs: Arrays | None = None  # {name: [T, ...]}
     states: NDArray[Any] | None = None  # [T, S]
+    interventions: NDArray[np.bool_] | None = None  # [T]
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -49,6 +51,8 @@ class Episode:
         arrays |= {f"next_obs/{key}": value for key, value in (self.next_obs or {}).items()}
         if self.states is not None:
             arrays["states"] = self.states
+        if self.interventions is not None:
+            arrays["interventions"] = self.interventions
         return arrays
 
 

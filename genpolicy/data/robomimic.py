@@ -4,6 +4,7 @@
     data/demo_<i>         attrs: num_samples, model_file (robosuite's XML)
       states [T, S]       flattened simulator states [time, qpos, qvel]
       actions [T, A]   rewards [T]   dones [T]   obs/<key> [T, ...]   next_obs/<key> [T, ...]
+      interventions [T]   ours, of a robot's logs: whether a person gave the action
     mask/<name>           demo names as bytes, e.g. train and valid
 
 ``robomimic_writer.py`` writes them, ``hdf5.py`` opens and checks them. Files of other people carry
