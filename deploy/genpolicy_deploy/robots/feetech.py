@@ -4,8 +4,8 @@ What the servos were told when they were assembled and calibrated (ids, offsets,
 and left alone; what the driver needs and does not find is written: replies without delay, no ramp
 of the servo's own, and torque, which comes on with the goal where the servo already is.
 
-An STS servo has no watchdog: when the bus falls silent it holds its last goal. That is why a goal
-never leads its joint by more than one step of the joint envelope.
+An STS servo has no watchdog: when the bus falls silent it goes to its last goal, which is at most
+one step of the joint envelope beyond the one before, and holds it.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class FeetechDevice:
                     "calibrate it"
                 )
         self._set(GOAL, present)
-        self._set(TORQUE, b"\x01")
         self._torque = True
+        self._set(TORQUE, b"\x01")
 
     def read(self, state: DeviceState) -> None:
         """See ``Device``. A measurement is one of all joints; a part of one is a fault."""
@@ -146,11 +146,13 @@ class FeetechDevice:
             self._fault = str(error)
 
     def stop(self) -> None:
-        """Hold: the servos keep torque and their last goals. Release: no torque, confirmed."""
+        """Hold: the servos keep torque and their last goals. Release: no torque."""
         if self._torque and self._stop == "release":
             self._torque = False
-            with contextlib.suppress(GenpolicyError):
-                self._set(TORQUE, b"\x00")
+            off = [b"\x00"] * len(self._servos.ids)
+            for _ in range(TRIES):  # unconfirmed: some may report errors, or not answer
+                with contextlib.suppress(GenpolicyError, BusFaultError):
+                    self._bus.sync_write(self._servos.ids, TORQUE, off)
 
     def close(self) -> None:
         """See ``Device``."""
@@ -224,6 +226,8 @@ class FeetechDevice:
         raise GenpolicyError(f"register {address} cannot be set in {', '.join(wrong)}")
 
     def _missing(self, replies: Mapping[int, Status]) -> str:
+        if not replies:
+            return "no servo gives a sound answer"
         names = [name for servo, name in self._servos.names.items() if servo not in replies]
         return f"no sound answer from {', '.join(names)}" if names else ""
 

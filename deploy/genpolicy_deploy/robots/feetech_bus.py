@@ -5,11 +5,11 @@ out and the servo's error bits on the way back, ``length`` counts code, paramete
 and the checksum is the inverted low byte of the sum of all after the header. Numbers are
 little-endian, signed ones sign and magnitude.
 
-Why not Feetech's SDK: the two packages on PyPI (feetech-servo-sdk 1.0.0, which LeRobot patches,
-and ftservo-python-sdk 2.0.1) install the same module ``scservo_sdk`` with different classes, so a
-robot computer can have only one of them. Both spin on a port without time-out while they wait, a
-reply that is lost costs 34 or 50 ms (the constant ``LATENCY_TIMER``, which a caller of their group
-reads cannot change), and what arrives after that is taken for the answer to the next question.
+Why not Feetech's SDK: the two packages on PyPI (feetech-servo-sdk 1.0.0, which LeRobot uses, and
+ftservo-python-sdk 2.0.1) install the same module ``scservo_sdk`` with different classes, so a robot
+computer can have only one of them. Checksums they verify, but they spin on the port while they
+wait, and a lost reply costs 50 ms (a constant that callers of a group read cannot change; LeRobot
+patches it into the older one, whose own time-out is broken): five ticks at 100 Hz.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class SerialPort:
     def __init__(self, name: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.path = self._folder / "port"
-        self._left = dict.fromkeys(("drop", "crc", "partial"), 0)
+        self._left: dict[str, int] = dict.fromkeys(("drop", "crc", "partial"), 0)
         self._noise = 0
         self._silent_until = 0.0
         self._rng = np.random.default_rng(0)
