@@ -2,12 +2,11 @@
 
 Inverse kinematics is differential: one step solves the least-squares problem
 
-    min |W (J dq - e)|² + (d + r²) |dq|² - 2 r² dqᵀ n    subject to    low <= dq <= high
+    min |W (J dq - e)|² + d |dq|² + r² |dq - n|²    subject to    low <= q + dq <= high
 
-with the hand's error e (world frame), the Jacobian J, a weight W of turns against metres, a damping
-d that grows with the error and a small pull r² n to a rest posture, which only shows where joints
-are redundant. The bounds are the joints' velocities and positions. It is the problem that mink
-builds; directly on MuJoCo's Jacobian it is solved five times as fast.
+with the hand's motion e (world frame), the Jacobian J, a weight W of turns against metres, a
+damping d that grows with e, and a small pull r to a motion n of redundant joints. It is the problem
+that mink builds; directly on MuJoCo's Jacobian it is solved five times as fast.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.arm_config import ArmConfig
 from genpolicy_deploy.robots.base import Limits
-from genpolicy_deploy.rotations import compose
 
 Vector = NDArray[np.float64]
 
@@ -30,8 +28,7 @@ HOME_INVERSE = np.array([0.0, -np.sqrt(0.5), -np.sqrt(0.5), 0.0])
 TURN_M = 0.3  # a turn of 1 rad counts as much as this many metres
 DAMPING = 1e-6
 ERROR_DAMPING = 0.1  # times the squared error: far goals are approached calmly
-POSTURE = 1e-2  # r, weight of the rest posture
-POSTURE_RATE = 1.5  # 1/s with which redundant joints go there
+POSTURE = 2e-3  # r
 RANGE_ROUNDING = 1e-6  # a configuration may exceed the model's range by so much
 
 
@@ -87,35 +84,27 @@ class Kinematics:
         self._mujoco.mj_jacSite(self.model, self.data, self._jac[:3], self._jac[3:], self.site)
         return self._jac[:, self._dofs]
 
-    def solve(self, position: Vector, goal: Vector, rest: Vector, dt: float) -> Vector | None:
-        """The joint motion of one step of ``dt`` that brings the hand nearest to ``goal``.
+    def solve(self, error: Vector, position: Vector, drift: Vector) -> Vector | None:
+        """The joint motion that moves the hand by ``error``, from the pose placed last.
 
         Args:
-            position: ``[J]`` joints at the beginning.
-            goal: ``[6]`` pose of the hand.
-            rest: ``[J]`` posture to which redundant joints drift.
-            dt: s.
+            error: ``[6]`` translation, m, and rotation vector, rad, in the world's frame.
+            position: ``[J]`` the joints of that pose.
+            drift: ``[J]`` small motion that redundant joints make besides.
 
         Returns:
             ``[J]`` change of the joints (0 for those that do not move the hand), or None when
             there is none: the numbers were not good enough.
         """
-        self.place(position)
-        pose = self._pose
-        self.hand(pose)
-        error = np.empty(6)
-        error[:3] = goal[:3] - pose[:3]
-        error[3:] = compose(goal[3:6].tolist(), (-pose[3:6]).tolist())
-        error[3:] *= TURN_M
+        weighted = error.copy()
+        weighted[3:] *= TURN_M
         jacobian = self.jacobian()
         jacobian[3:] *= TURN_M
         start = position[self.chain]
-        pull = POSTURE**2
         H = jacobian.T @ jacobian
-        H.flat[:: len(H) + 1] += DAMPING + ERROR_DAMPING * float(error @ error) + pull
-        g = jacobian.T @ error + pull * POSTURE_RATE * dt * (rest[self.chain] - start)
-        low = np.minimum(np.maximum(-self._speed * dt, self._low - start), 0.0)
-        high = np.maximum(np.minimum(self._speed * dt, self._high - start), 0.0)
+        H.flat[:: len(H) + 1] += DAMPING + ERROR_DAMPING * float(weighted @ weighted) + POSTURE**2
+        g = jacobian.T @ weighted + POSTURE**2 * drift[self.chain]
+        low, high = np.minimum(self._low - start, 0.0), np.maximum(self._high - start, 0.0)
         step = self._bounded(H, g, low, high)
         if step is None:
             return None
@@ -149,10 +138,8 @@ class Kinematics:
         ids = np.array(self.joint_ids)[self.chain]
         self._dofs = self.model.jnt_dofadr[ids]
         self._jac = np.zeros((6, self.model.nv))
-        self._pose = np.zeros(6)
         limits = self.limits
         self._low, self._high = (np.array(v)[self.chain] for v in (limits.low, limits.high))
-        self._speed = np.array(limits.velocity)[self.chain]
         eye = np.eye(len(self.chain))
         self._sides = np.hstack([eye, -eye])
 

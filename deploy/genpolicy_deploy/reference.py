@@ -1,7 +1,7 @@
 """How the joints shall move between goals: after the hand, or through joint goals that come slowly.
 
-Both kinds give, once per step, joints and the velocity with which these move on. Neither knows the
-joints' limits of acceleration and jerk: the joint envelope does.
+Both kinds give, once per step, joints and the velocity with which these move on. They make motion
+that joints can follow; that no limit is broken is the envelope's business.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ Vector = NDArray[np.float64]
 
 # As robosuite's OSC_POSE, with which policies are trained: kp = 150, critically damped.
 NATURAL_FREQUENCY = math.sqrt(150.0)  # rad/s
+POSTURE_RATE = 1.5  # 1/s with which redundant joints go to their rest
 FIRST_INTERVAL_S = 0.05  # between joint goals, until it is known
 LONGEST_INTERVAL_S = 0.5  # a goal that stood longer was an end
 
@@ -64,6 +65,9 @@ class HandReference:
         self.velocity: Vector = np.zeros(joints)
         self._has_rest = config.home is not None
         self._rest: Vector = np.zeros(joints) if config.home is None else np.array(config.home)
+        self._max_speed = np.array(config.limits.velocity)
+        self._max_change = np.array(config.limits.acceleration) * dt
+        self._speed: Vector = np.zeros(joints)  # of the joints that move the hand
         self._pose: Vector = np.zeros(6)
         self._twist: Vector = np.zeros(6)
         self._goal: Vector = np.zeros(len(config.axes))
@@ -78,6 +82,8 @@ class HandReference:
         if not self._has_rest:
             self._rest[:], self._has_rest = position, True
         self.wanted[:], self.velocity[:] = position, velocity
+        self._speed[:] = 0.0
+        self._speed[self._kinematics.chain] = velocity[self._kinematics.chain]
         self._kinematics.place(position)
         self._kinematics.hand(self._pose)
         self._twist[:] = self._kinematics.jacobian() @ velocity[self._kinematics.chain]
@@ -97,30 +103,53 @@ class HandReference:
 
     def step(self) -> bool:
         """See ``Reference``."""
-        self._advance_hand()
-        change = self._kinematics.solve(self.wanted, self._pose, self._rest, self._dt)
+        kinematics, dt = self._kinematics, self._dt
+        kinematics.place(self.wanted)
+        kinematics.hand(self._pose)
+        motion = self._spring_back()
+        drift = POSTURE_RATE * dt * (self._rest - self.wanted)
+        change = kinematics.solve(motion, self.wanted, drift)
         if change is None:
             return False
-        self.wanted += change
-        np.divide(change, self._dt, out=self.velocity)
+        if self._slow_down(change / dt):  # the hand goes on from what it does
+            self._twist[:] = kinematics.jacobian() @ self._speed[kinematics.chain]
+        self.velocity[:] = self._speed
+        self.wanted += self._speed * dt
         if self._gripper:
-            joint, goal = self._gripper.joint, self._gripper.opening(float(self._goal[6]))
-            self._opening[0] -= goal
-            self._opening[:] = self._spring @ self._opening
-            self._opening[0] += goal
-            self.wanted[joint], self.velocity[joint] = self._opening
+            self._move_gripper(self._gripper)
         return True
 
-    def _advance_hand(self) -> None:
-        goal, pose = self._goal[:6], self._pose
+    def _spring_back(self) -> Vector:
+        """Motion of the hand in this step, ``[6]``; its twist becomes that at the step's end."""
+        goal, pose = self._goal, self._pose
         error = np.empty((2, 6))
         error[0, :3] = pose[:3] - goal[:3]
-        error[0, 3:] = compose(pose[3:].tolist(), (-goal[3:]).tolist())
+        error[0, 3:] = compose(pose[3:].tolist(), (-goal[3:6]).tolist())
         error[1] = self._twist
-        error = self._spring @ error
-        pose[:3] = goal[:3] + error[0, :3]
-        pose[3:] = compose(error[0, 3:].tolist(), goal[3:].tolist())
-        self._twist[:] = error[1]
+        after = self._spring @ error
+        self._twist[:] = after[1]
+        motion = after[0] - error[0]
+        turned = compose(after[0, 3:].tolist(), goal[3:6].tolist())
+        motion[3:] = compose(turned, (-pose[3:]).tolist())
+        return motion
+
+    def _slow_down(self, wanted: Vector) -> bool:
+        """Come as near to joint velocities ``wanted [J]`` as their limits allow; whether they did.
+
+        All joints are slowed alike, so that the hand stays on its straight way.
+        """
+        share = 1.0 / max(1.0, float((np.abs(wanted) / self._max_speed).max()))
+        change = share * wanted - self._speed
+        gain = 1.0 / max(1.0, float((np.abs(change) / self._max_change).max()))
+        self._speed += gain * change
+        return share < 1.0 or gain < 1.0
+
+    def _move_gripper(self, gripper: GripperScale) -> None:
+        goal = gripper.opening(float(self._goal[6]))
+        self._opening[0] -= goal
+        self._opening[:] = self._spring @ self._opening
+        self._opening[0] += goal
+        self.wanted[gripper.joint], self.velocity[gripper.joint] = self._opening
 
 
 class GripperScale:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError
-from genpolicy_deploy.clearance import SKIN, Clearance
+from genpolicy_deploy.clearance import Clearance
 from genpolicy_deploy.joint_envelope import JointEnvelope
 from genpolicy_deploy.kinematics import Kinematics
 from genpolicy_deploy.reference import GripperScale, HandReference, JointReference, Reference
@@ -28,6 +28,7 @@ from genpolicy_deploy.rotations import nearest
 Vector = NDArray[np.float64]
 
 FARTHEST = 1e3  # m, rad: goals beyond are no goals
+INSET = 5e-3  # m: goals keep so far from the walls; joints that lag let the hand deviate
 
 
 class Servo:
@@ -183,8 +184,8 @@ class Servo:
         if limits:
             low, high = np.array(limits.low), np.array(limits.high)
         if workspace:
-            low[:3] = np.maximum(low[:3], np.array(workspace.low) + 2.0 * SKIN)
-            high[:3] = np.minimum(high[:3], np.array(workspace.high) - 2.0 * SKIN)
+            low[:3] = np.maximum(low[:3], np.array(workspace.low) + INSET)
+            high[:3] = np.minimum(high[:3], np.array(workspace.high) - INSET)
         return low, high
 
     def _well_formed(self, goal: Vector) -> bool:
