@@ -89,6 +89,7 @@ RIGS = (
         damage=("drop 2", "crc 2", "partial 2", "noise 20"),
         wrong_arm={"ids": [1, 2, 3, 4, 5, 6, 7, 9]},
         error=("error 3 overload", "overload"),
+        recover=("plug", "error 3 none"),
         tick=TURN_TICK,
     ),
     Rig(
