@@ -20,6 +20,7 @@ from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.doctor import doctor, report
 from genpolicy_deploy.handover import MODES
 from genpolicy_deploy.replay import replay
+from genpolicy_deploy.report import write_report
 from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
 from genpolicy_deploy.simulate import names as simulate_names
 from genpolicy_deploy.simulate import simulate
@@ -96,6 +97,13 @@ def _inspect(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     return OK, result | {"controller": str(args.controller), "reader": versions()}
 
 
+def _report(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    out = args.out or args.log.with_suffix(".html")
+    write_report(args.log, out)
+    print(out)
+    return OK, {"log": str(args.log), "report": str(out)}
+
+
 def _replay(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     outcome = replay(args.log, args.controller)
     result = asdict(outcome) | {"passed": outcome.passed, "log": str(args.log)}
@@ -123,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(
-        required=True, metavar="{run,bench,inspect,replay,doctor,simulate}"
+        required=True, metavar="{run,bench,inspect,replay,report,doctor,simulate}"
     )
 
     verb = verbs.add_parser("run", parents=[common], help="drive a robot", description=NOTICE)
@@ -165,6 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(command=_replay)
     verb.add_argument("log", type=Path)
     verb.add_argument("--controller", type=Path, help="if the file has moved")
+
+    text = "Show a log as one HTML page: commands against limits, latencies, hand-overs, events."
+    verb = verbs.add_parser("report", parents=[common], help="a page of a log", description=text)
+    verb.set_defaults(command=_report)
+    verb.add_argument("log", type=Path)
+    verb.add_argument("--out", type=Path, metavar="HTML", help="default: beside the log")
 
     text = "What this robot computer permits a real-time loop, and how to grant what it does not."
     verb = verbs.add_parser(

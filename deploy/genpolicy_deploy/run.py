@@ -27,6 +27,7 @@ from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
 from genpolicy_deploy.realtime import soft_realtime
 from genpolicy_deploy.recorder import Recorder
 from genpolicy_deploy.robots import mujoco
+from genpolicy_deploy.robots.arm_config import ArmConfig
 from genpolicy_deploy.robots.base import Robot
 from genpolicy_deploy.watchdog import Watchdog
 
@@ -166,6 +167,8 @@ class Run:
             "limits": asdict(robot.spec.limits),
             "versions": versions(),
         }
+        if isinstance(arm := getattr(robot, "config", None), ArmConfig):
+            info |= {"joints": arm.joints, "joint_limits": asdict(arm.limits)}
         axes, joints = len(robot.spec.axes), len(robot.read().joints)
         recorder = Recorder(self.options.log, self.contract.spec, axes, info, joints)
         return stack.enter_context(recorder)
