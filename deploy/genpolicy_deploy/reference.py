@@ -184,7 +184,7 @@ class JointReference:
     def __init__(self, joints: int, dt: float) -> None:
         self._dt = dt
         self._longest = max(round(LONGEST_INTERVAL_S / dt), 1)
-        self._intervals = [max(round(FIRST_INTERVAL_S / dt), 1)] * 2  # the last two, in steps
+        self._intervals = [max(round(FIRST_INTERVAL_S / dt), 1)] * 5  # the last, in steps
         self.wanted: Vector = np.zeros(joints)
         self.velocity: Vector = np.zeros(joints)
         self._goal: Vector = np.zeros(joints)
@@ -202,8 +202,8 @@ class JointReference:
         if np.array_equal(goal, self._goal):
             return
         if 0 < self._since <= self._longest:
-            self._intervals = [self._intervals[1], self._since]
-        interval = min(self._intervals)
+            self._intervals = [*self._intervals[1:], self._since]
+        interval = sorted(self._intervals)[2]  # what is usual, whatever the clocks do
         self._left = interval + 1 + interval // 8
         self._goal[:] = goal
         self.velocity[:] = (goal - self.wanted) / (self._left * self._dt)

@@ -196,7 +196,7 @@ def test_ten_joint_goals_a_second_do_not_stutter():
         goal = goal + 0.1 * speed
         commands.extend(run(servo, steps, goal))
     velocity = np.diff(commands, axis=0)[40:] / DT
-    assert np.abs(velocity - speed).max() < 0.3 * 0.4  # it never stops in between
+    assert np.abs(velocity - speed).max() < 0.15 * 0.4  # it never stops in between
     # The last goal came 0.1 s ago, and is where the arm should be now.
     assert np.abs(commands[-1] - goal).max() < 0.4 * 0.05
 
