@@ -38,7 +38,7 @@ def exchanges(port: str, servos: int, seconds: float) -> dict[str, Any]:
     try:
         device.read(state)
         goal = state.position.copy()
-        took, faults = [], 0
+        took, faults, cpu = [], 0, time.process_time()
         end = time.perf_counter() + seconds
         while (begin := time.perf_counter()) < end:
             device.write(goal)
@@ -46,6 +46,7 @@ def exchanges(port: str, servos: int, seconds: float) -> dict[str, Any]:
             took.append(time.perf_counter() - begin)
             faults += len(state.faults)
             state.faults.clear()
+        cpu = time.process_time() - cpu
         device.stop()
     finally:
         device.close()
@@ -56,6 +57,7 @@ def exchanges(port: str, servos: int, seconds: float) -> dict[str, Any]:
         "exchanges": len(times),
         "per_second": round(1e3 / times.mean(), 1),
         "ms": {"p50": p50, "p99": p99, "p999": p999, "max": round(times.max(), 3)},
+        "driver_cpu_ms": round(1e3 * cpu / len(took), 3),  # says something on a busy machine, too
         "faults": faults,
         "wire_ms": round(1e3 / device.spec.max_rate_hz, 3),
     }

@@ -80,6 +80,7 @@ RIGS = (
         wrong_arm={"ids": [1, 2, 3, 4, 5, 6, 7, 9]},
         error=("error 3 overload", "overload"),
         driver_keys={"watchdog_s": 1.0},
+        recover=("plug", "reboot"),
         tick=TURN_TICK,
     ),
     Rig(

@@ -11,6 +11,7 @@ Orders besides those of ``orders`` and ``serial_port``, S in seconds:
 - ``mute ID S``: one servo does not answer;
 - ``freeze S``: measurements do not change; ``jump ID TICKS S``: one is off by so many ticks;
 - ``error ID KIND``: a hardware error (voltage, overheating, encoder, shock, overload);
+- ``reboot``: the power of all is off and on: no errors, no torque;
 - ``set ID ADDRESS SIZE VALUE``: put a value into a control table.
 """
 
@@ -58,6 +59,7 @@ class Bus:
             "freeze": self._freeze,
             "jump": self._jump,
             "error": lambda i, kind: self._servos[int(i)].fail(ERRORS[kind]),
+            "reboot": self._reboot,
             "set": self._set,
         }
 
@@ -132,6 +134,10 @@ class Bus:
         for servo in self._servos.values():
             servo.measure()
             servo.set(GOAL, servo.get(POSITION))
+
+    def _reboot(self) -> None:
+        for servo in self._servos.values():
+            servo.reboot()
 
     def _freeze(self, seconds: str) -> None:
         self._frozen_until = time.monotonic() + float(seconds)
