@@ -5,9 +5,8 @@
 - the file in configs/robot that it begins with, and the joint that is moved;
 - ``wire``: what the peer announces, as keys of ``[driver]``;
 - ``damage``: orders for faults of single packets, which an arm rides out;
-- ``silence``: the order for no answers during S seconds; ``wrong_arm``: what makes the arm another
-  one than described, an order or keys of ``[driver]``; ``error``: a hardware error, and what the
-  loop then hears; ``unplug`` and ``plug``;
+- ``wrong_arm``: keys of ``[driver]`` that make the arm another one than described; ``error``: a
+  hardware error, and what the loop then hears; ``unplug`` and ``plug``; ``recover``;
 - ``effort``: whether it is reported; ``lossless``: whether every command that the driver sends
   arrives one by one (elsewhere the newest wins); ``tick``: how finely the wire carries a position.
 """
@@ -36,12 +35,13 @@ class Rig:
     needs: str  # a package
     config: str
     damage: tuple[str, ...]
-    wrong_arm: str | Mapping[str, Any]
+    wrong_arm: Mapping[str, Any]
     error: tuple[str, str] | None = None  # (order, part of the sentence)
     arguments: tuple[str, ...] = ()  # of the peer
     driver_keys: Mapping[str, Any] = field(default_factory=dict)
-    silence: str = "silent"
-    recover: tuple[str, ...] = ("plug",)
+    recover: tuple[str, ...] = ()  # orders that end what a test may have left
+    unplug: str = "unplug"
+    plug: tuple[str, ...] = ("plug",)
     effort: bool = True
     lossless: bool = True
     tick: float = 1e-6  # rad
@@ -61,6 +61,7 @@ class Rig:
 DOMAIN = 1 + os.getpid() % 200
 UR_HOST = f"127.{1 + os.getpid() // 62500 % 250}.{os.getpid() // 250 % 250}.{2 + os.getpid() % 250}"
 TURN_TICK = 6.2832 / 4096
+SLOW_REPLY_S = 0.03  # for machines that do other things, too
 
 RIGS = (
     Rig(
@@ -70,7 +71,6 @@ RIGS = (
         damage=("drop 2", "nan 2", "partial 2", "word 2"),
         wrong_arm={"scale": [1.0] * 8, "factory": "genpolicy_sim.peers.lerobot:NoRobot"},
         effort=False,
-        recover=("plug",),
     ),
     Rig(
         driver="dynamixel",
@@ -79,8 +79,8 @@ RIGS = (
         damage=("drop 2", "crc 2", "partial 2", "noise 20"),
         wrong_arm={"ids": [1, 2, 3, 4, 5, 6, 7, 9]},
         error=("error 3 overload", "overload"),
-        driver_keys={"watchdog_s": 1.0},
-        recover=("plug", "reboot"),
+        driver_keys={"watchdog_s": 1.0, "reply_s": SLOW_REPLY_S},
+        recover=("reboot",),
         tick=TURN_TICK,
     ),
     Rig(
@@ -90,7 +90,8 @@ RIGS = (
         damage=("drop 2", "crc 2", "partial 2", "noise 20"),
         wrong_arm={"ids": [1, 2, 3, 4, 5, 6, 7, 9]},
         error=("error 3 overload", "overload"),
-        recover=("plug", "error 3 none"),
+        driver_keys={"reply_s": SLOW_REPLY_S},
+        recover=("error 3 none",),
         tick=TURN_TICK,
     ),
     Rig(
@@ -101,6 +102,9 @@ RIGS = (
         wrong_arm={"states": "nobody_states"},
         arguments=("--domain", str(DOMAIN), "--namespace", f"conformance_{os.getpid()}"),
         driver_keys={"effort": True},
+        recover=("well",),
+        unplug="silent 600",
+        plug=("well",),
         lossless=False,
     ),
     Rig(
@@ -112,6 +116,7 @@ RIGS = (
         error=("protective", "protective"),
         arguments=("--host", UR_HOST),
         driver_keys={"watchdog_s": 0.5},
+        recover=("normal", "remote", "mode running", "end"),
         lossless=False,
     ),
 )
