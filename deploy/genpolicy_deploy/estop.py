@@ -14,6 +14,7 @@ import signal
 import sys
 import termios
 import tty
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -30,21 +31,33 @@ class EmergencyStop:
     Args:
         file: whose existence is the stop; None for signal and keys alone.
         keyboard: file descriptor of the terminal where space and escape stop, if it is one.
+        typed: hears all other keys.
 
     Raises:
         GenpolicyError: the file exists, or its folder does not.
     """
 
-    def __init__(self, file: Path | None = None, keyboard: int | None = None) -> None:
+    def __init__(
+        self,
+        file: Path | None = None,
+        keyboard: int | None = None,
+        typed: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.reason: str | None = None  # once set, it stays
         self._file = os.fspath(file) if file is not None else None
         self._keyboard = keyboard if keyboard is not None and _is_ours(keyboard) else None
+        self._typed = typed
         if file is not None and file.exists():
             raise GenpolicyError(
                 f"{file}: the emergency stop is set; when the robot may move again, remove the file"
             )
         if file is not None and not file.parent.is_dir():
             raise GenpolicyError(f"{file}: its folder does not exist; choose another --estop file")
+
+    @property
+    def hears_keys(self) -> bool:
+        """Whether there is a terminal."""
+        return self._keyboard is not None
 
     def poll(self) -> str | None:
         """Why to stop, or None. Waits for nothing."""
@@ -63,7 +76,10 @@ class EmergencyStop:
             typed = b""
         if not typed:  # the terminal has gone
             self._keyboard = None
-        return any(key in KEYS for key in typed)
+        stop = any(key in KEYS for key in typed)
+        if self._typed is not None and not stop:
+            self._typed(typed)
+        return stop
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.reason is None:

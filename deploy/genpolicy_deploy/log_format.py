@@ -65,7 +65,14 @@ int32 sec
 uint32 nanosec
 """
 _INFO, _WARN, _ERROR = 20, 30, 40
-_LEVELS = {"state": _INFO, END: _INFO, "note": _INFO, "limit": _WARN, "hold": _WARN}
+_LEVELS = {
+    "state": _INFO,
+    END: _INFO,
+    "note": _INFO,
+    "intervention": _INFO,
+    "limit": _WARN,
+    "hold": _WARN,
+}
 
 
 def frame_layout(spec: PolicySpec, axes: int, joints: int = 0) -> Layout:

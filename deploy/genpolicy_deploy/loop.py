@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genpolicy.spec import GenpolicyError
+from genpolicy.spec import GenpolicyError, PolicySpec
 from genpolicy_deploy.actions import action_mode
 from genpolicy_deploy.contract import Contract
 from genpolicy_deploy.envelope import Envelope
 from genpolicy_deploy.estop import EmergencyStop
 from genpolicy_deploy.inference import Inference
+from genpolicy_deploy.leaders.base import Leader
 from genpolicy_deploy.link import LinkClosedError
+from genpolicy_deploy.no_policy import NoPolicy
 from genpolicy_deploy.player import ChunkPlayer
 from genpolicy_deploy.realtime import Ticker
 from genpolicy_deploy.recorder import Recorder
@@ -44,6 +46,16 @@ class Episode:
     seed: int
     steps: int
     success: bool
+    complete: bool  # by success, the number of steps or a person's verdict: not broken off
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A controller at work: its process, started, and how its chunks follow each other."""
+
+    contract: Contract
+    inference: Inference
+    handover: str = "sync"  # see ``ChunkPlayer``
 
 
 class ControlLoop:
@@ -52,13 +64,13 @@ class ControlLoop:
     Setting ``cancelled`` (a signal handler may) ends the run by a controlled stop.
 
     Args:
-        contract: of the controller.
+        spec: of the controller.
         robot: connected.
-        inference: started.
+        policy: None where only a person acts.
         recorder: the flight log, if any.
         watchdog: thresholds.
         estop: asked in every tick.
-        handover: how chunks follow each other, see ``ChunkPlayer``.
+        leader: connected; a person who may act instead of the policy.
 
     Raises:
         GenpolicyError: controller and robot do not fit together.
@@ -66,15 +78,15 @@ class ControlLoop:
 
     def __init__(
         self,
-        contract: Contract,
+        spec: PolicySpec,
         robot: Robot,
-        inference: Inference,
+        policy: Policy | None,
         recorder: Recorder | None = None,
         watchdog: Watchdog | None = None,
         estop: EmergencyStop | None = None,
-        handover: str = "sync",
+        leader: Leader | None = None,
     ) -> None:
-        task = contract.spec.task
+        task = spec.task
         check_fits(task, robot.spec)
         self.watchdog = watchdog or Watchdog()
         self.ticker = Ticker(robot.spec.rate_hz)
@@ -85,7 +97,7 @@ class ControlLoop:
         self.faults: dict[str, int] = {}
         self.cancelled = False
         self._task, self._robot, self._recorder = task, robot, recorder
-        self._inference = inference
+        self._inference = policy.inference if policy else None
         self._estop = estop or EmergencyStop()
         self._mode = action_mode(task)
         if len(self._mode.axes) != len(robot.spec.axes):
@@ -94,8 +106,12 @@ class ControlLoop:
                 f"'{robot.spec.name}' has {', '.join(robot.spec.axes)}"
             )
         self._ticks_per_step = round(robot.spec.rate_hz / task.control_hz)
-        self._player = ChunkPlayer(
-            contract, inference, int(self.watchdog.chunk_age * 1e9), self._event, handover
+        self._leader, self._steered = leader, False  # a person acts
+        max_age_ns = int(self.watchdog.chunk_age * 1e9)
+        self._player = (
+            ChunkPlayer(policy.contract, policy.inference, max_age_ns, self._event, policy.handover)
+            if policy
+            else NoPolicy()
         )
         self._sizes = {f.name: (f.dim,) for f in task.observations}
         self._target = np.zeros(len(robot.spec.axes))
@@ -107,7 +123,8 @@ class ControlLoop:
     def warm_up(self) -> None:
         """Wait until the policy answers."""
         self.machine.to(State.WARMUP)
-        self._inference.wait_ready()
+        if self._inference is not None:
+            self._inference.wait_ready()
 
     def run_episode(self, seed: int, max_steps: int, until_ns: float = math.inf) -> Episode:
         """Reset the robot and run until success, ``max_steps``, ``until_ns`` or cancellation.
@@ -128,7 +145,7 @@ class ControlLoop:
             self._stop(str(error))
         if self.cancelled:
             self.halt("cancelled")
-        return Episode(seed, self._step, self._success)
+        return Episode(seed, self._step, self._success, self._finished)
 
     def halt(self, reason: str) -> None:
         """Controlled stop: brake inside the limits, then the robot's own stop. Final."""
@@ -166,7 +183,7 @@ class ControlLoop:
     def _start(self, seed: int, max_steps: int) -> None:
         self._episode += 1
         self._step, self._success, self._usable = 0, False, False
-        self._engaged = self._observed = self._finished = False
+        self._engaged = self._observed = self._finished = self._judged = False
         self._max_steps = max_steps
         self.machine.to(State.RAMP, f"episode {self._episode}, seed {seed}")
         self._seed = seed
@@ -177,6 +194,9 @@ class ControlLoop:
         self._seq = -1
         self._measured_ns = time.monotonic_ns()
         self._player.start(seed)
+        if self._leader is not None:
+            self._leader.begin()
+            self._steered = False
         self.ticker.start()
         self._due = 0
 
@@ -194,6 +214,7 @@ class ControlLoop:
         state = self._state = self._robot.read()
         self._take(state)
         self._poll()
+        self._listen()
         self._watch()
         if self.ticker.index >= self._due:
             self._decide(state)
@@ -233,8 +254,18 @@ class ControlLoop:
 
     def _poll(self) -> None:
         reply = self._player.poll(self._now)
-        if reply is not None and self._recorder is not None:
-            self._record_chunk(self._recorder, reply)
+        if reply is not None and self._recorder is not None and self._inference is not None:
+            self._record_chunk(self._recorder, reply, self._inference.last_request)
+
+    def _listen(self) -> None:
+        """Whether a person steers. When that changes, what the policy plans is void."""
+        if self._leader is None:
+            return
+        self._leader.poll(self._now)
+        if self._leader.steers != self._steered:
+            self._steered = self._leader.steers
+            self._player.abandon()
+            self._event("intervention", "start" if self._steered else "end")
 
     def _watch(self) -> None:
         age = (self._now - self._measured_ns) / 1e9
@@ -268,7 +299,9 @@ class ControlLoop:
             return
         if not self._usable:
             return  # still due: the step is taken when there is something to take it from
-        if self._success or self._step >= self._max_steps:
+        if self._leader is not None and self._leader.verdict is not None:
+            self._success, self._judged = self._leader.verdict, True
+        if self._success or self._judged or self._step >= self._max_steps:
             self._finished = True  # success counts at control steps only, as in training
             self._record_observation(state)
             self._record_step(None)
@@ -277,10 +310,13 @@ class ControlLoop:
             self._player.observe(state.observation)
             self._record_observation(state)
             self._observed = True
+        if self._leader is not None and self._steered:
+            self._act(self._leader.action(self.envelope.command))
+            return
         if self._player.due:
             self._ask(state)
         if not self._player.empty:
-            self._act()
+            self._act(self._player.next_action())
 
     def _ask(self, state: RobotState) -> None:
         if not self._player.asking and self._player.waiting_s(self._now) > 0.0:  # asked in vain
@@ -288,8 +324,7 @@ class ControlLoop:
             self._record_observation(state)
         self._player.ask(self._now, state.t_ns)
 
-    def _act(self) -> None:
-        action = self._player.next_action()
+    def _act(self, action: NDArray[np.float32]) -> None:
         self._record_step(action)
         self._mode.target(action, self._measured, self.envelope.command, self._target)
         self.envelope.apply(self._target, self._measured)
@@ -320,6 +355,7 @@ class ControlLoop:
             self.ticker.last_lateness_us,
             (self._now - self._measured_ns) / 1e3,
             self.machine.state,
+            self._steered,
         )
 
     def _record_observation(self, state: RobotState) -> None:
@@ -335,14 +371,15 @@ class ControlLoop:
         step["t_ns"], step["seed"] = self._now, self._seed
         step["episode"], step["step"] = self._episode, self._step
         step["acted"], step["success"] = action is not None, self._success
+        step["intervention"] = self._steered
         step["action"] = 0.0 if action is None else action
         self._recorder.put("step")
 
-    def _record_chunk(self, recorder: Recorder, reply: np.void) -> None:
+    def _record_chunk(self, recorder: Recorder, reply: np.void, request: np.void) -> None:
         chunk = recorder.chunk
         for name in ("t_obs_ns", "seed", "counter", "index", "score", "compute_us", "actions"):
             chunk[name] = reply[name]
         chunk["t_ns"], chunk["episode"], chunk["step"] = self._now, self._episode, self._step
         for name in ("obs", "prev_actions", "prev_weights", "delay"):
-            chunk[name] = self._inference.last_request[name]
+            chunk[name] = request[name]
         recorder.put("chunk")

@@ -168,6 +168,12 @@ class ChunkPlayer:
             self._inference.give_up()
             self._on_event("void_chunk", "asked for before the hold")
 
+    def abandon(self) -> None:
+        """Somebody else acts: forget the chunk, and the one that was asked for."""
+        self.drop()
+        self._inference.give_up()
+        self._waiting_since = None
+
     def waiting_s(self, now: int) -> float:
         """How long a chunk has been missing, s."""
         return 0.0 if self._waiting_since is None else (now - self._waiting_since) / 1e9

@@ -17,13 +17,14 @@ from types import FrameType
 from typing import Any
 
 from genpolicy.spec import GenpolicyError
-from genpolicy_deploy import robots
+from genpolicy_deploy import leaders, robots
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.estop import EmergencyStop
 from genpolicy_deploy.handover import check_handover
 from genpolicy_deploy.inference import Inference
+from genpolicy_deploy.leaders.base import Leader
 from genpolicy_deploy.link import LinkClosedError
-from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
+from genpolicy_deploy.loop import ControlLoop, Episode, FaultError, Policy
 from genpolicy_deploy.realtime import soft_realtime
 from genpolicy_deploy.recorder import Recorder
 from genpolicy_deploy.robots import mujoco
@@ -50,6 +51,7 @@ class RunOptions:
     log: Path | None = None
     realtime: bool = True
     estop: Path | None = None
+    leader: str | None = None
 
 
 class Run:
@@ -87,7 +89,11 @@ class Run:
         self.inference = Inference(
             options.path, self.contract, options.num_samples, options.temperature
         )
-        self.estop = EmergencyStop(options.estop, keyboard=0)
+        self.leader: Leader | None = None
+        if options.leader is not None:
+            self.leader = leaders.make(options.leader, self.contract.spec.task)
+        typed = self.leader.typed if self.leader else None
+        self.estop = EmergencyStop(options.estop, keyboard=0, typed=typed)
         self.episodes: list[Episode] = []
         self.fault: str | None = None
         self.interrupted = False
@@ -117,16 +123,21 @@ class Run:
         self._on_progress(f"connecting to robot '{self.options.robot}'")
         self.inference.start()  # loads while the robot connects
         robot = stack.enter_context(self.robot)
+        if self.leader is not None:
+            stack.enter_context(self.leader)
         stack.enter_context(self.estop)
+        if self.leader is not None:
+            self.leader.check_terminal(self.estop.hears_keys)
+            self._on_progress(self.leader.help)
         recorder = self._log = self._recorder(stack, robot)
         loop = self.loop = ControlLoop(
-            self.contract,
+            self.contract.spec,
             robot,
-            self.inference,
+            Policy(self.contract, self.inference, self.options.handover),
             recorder,
             self._watchdog,
             self.estop,
-            self.options.handover,
+            self.leader,
         )
         stack.callback(lambda: loop.halt("end of run"))
         loop.warm_up()
@@ -139,15 +150,17 @@ class Run:
         steps = self.contract.spec.task.max_episode_steps
         until = math.inf if options.episodes else time.monotonic_ns() + options.seconds * 1e9
         seed = options.seed
-        with _cancel_on_signals(loop):
+        with cancel_on_signals(loop):
             while not loop.cancelled and time.monotonic_ns() < until:
                 episode = loop.run_episode(seed, steps, until)
-                if episode.success or episode.steps >= steps:
+                if episode.complete:
                     self.episodes.append(episode)
                     outcome = "success" if episode.success else "no success"
                     self._on_progress(f"episode {seed}: {outcome}, {episode.steps} steps")
                 seed += 1
                 if options.episodes and seed - options.seed >= options.episodes:
+                    break
+                if self.leader is not None and self.leader.quits:
                     break
         self.interrupted = loop.cancelled
 
@@ -241,7 +254,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def _cancel_on_signals(loop: ControlLoop) -> Iterator[None]:
+def cancel_on_signals(loop: ControlLoop) -> Iterator[None]:
     """While the loop runs, Ctrl-C, SIGTERM and SIGHUP ask it to stop, and do not tear it apart."""
 
     def cancel(number: int, frame: FrameType | None) -> None:

@@ -71,7 +71,7 @@ def test_a_run_without_faults_executes_the_episode_and_replays_exactly(short_con
     run, robot, log = execute(short_controller, tmp_path, seed=4)
     assert run.exit_code == OK and run.fault is None
     result = run.result()
-    assert result["episodes"] == [{"seed": 4, "steps": STEPS, "success": False}]
+    assert result["episodes"] == [{"seed": 4, "steps": STEPS, "success": False, "complete": True}]
     assert set(result["deploy"]) == {
         "control_hz",
         "ticks",

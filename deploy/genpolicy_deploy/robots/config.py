@@ -12,19 +12,28 @@ from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.base import Limits
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        GenpolicyError: missing, or not TOML.
+    """
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise GenpolicyError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GenpolicyError(f"{path}: not valid TOML ({error})") from error
+
+
 def load_config(path: Path, robot: str) -> dict[str, Any]:
     """Options of ``robot`` from a file with ``robot = "name"``, ``[limits]`` and its own keys.
 
     Raises:
         GenpolicyError: missing, not TOML, or for another robot.
     """
-    try:
-        with open(path, "rb") as file:
-            options = tomllib.load(file)
-    except OSError as error:
-        raise GenpolicyError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GenpolicyError(f"{path}: not valid TOML ({error})") from error
+    options = read_toml(path)
     if (named := options.pop("robot", None)) != robot:
         raise GenpolicyError(f"{path}: describes robot {named!r}, not '{robot}'")
     return options

@@ -1,0 +1,101 @@
+"""The process behind a leader arm: lets it go limp and tells where its joints are.
+
+``python -m genpolicy_deploy.leaders.arm_reader --fd N --config TOML`` answers on an inherited
+``SOCK_SEQPACKET`` with a JSON greeting (``joints``, or ``error``) and then with ``READING``
+messages; it ends when the other side hangs up. A process of its own, because a driver may wait
+for its bus, which the control loop may not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+
+from genpolicy.spec import GenpolicyError
+from genpolicy_deploy.realtime import Ticker
+from genpolicy_deploy.robots.arm_config import ArmConfig
+from genpolicy_deploy.robots.arm_toml import parse
+from genpolicy_deploy.robots.config import read_toml
+from genpolicy_deploy.robots.device import Device, DeviceState
+from genpolicy_deploy.robots.drivers import build
+
+
+def reading_dtype(joints: int) -> np.dtype:
+    """When the joints were where, on the monotonic clock; rad (m where a joint slides)."""
+    return np.dtype([("t_ns", "<i8"), ("position", "<f8", (joints,))])
+
+
+def load_leader(path: Path) -> ArmConfig:
+    """The TOML file of an arm that a person moves by hand.
+
+    Raises:
+        GenpolicyError: not an arm's file, or of one that would hold against the hand.
+    """
+    document = read_toml(path)
+    config = parse(str(document.pop("robot", "")), document, path)
+    if config.stop != "release":
+        raise GenpolicyError(
+            f'{path}: a leader arm is moved by hand and must be limp: stop = "release"'
+        )
+    return config
+
+
+def serve(connection: socket.socket, config: ArmConfig, device: Device) -> None:
+    """Report until the other side hangs up."""
+    device.connect()
+    device.stop()  # limp; nothing is ever written to it
+    connection.send(json.dumps({"joints": config.joints}).encode())
+    connection.setblocking(False)
+    count = len(config.joints)
+    effort = np.zeros(count if device.spec.reports_effort else 0)
+    state = DeviceState(np.zeros(count), effort)
+    message = np.zeros(1, reading_dtype(count))
+    ticker, seq = Ticker(config.rate_hz), 0
+    while not _hung_up(connection):
+        device.read(state)
+        state.faults.clear()  # what they come to shows in the age
+        if state.seq != seq:
+            seq = state.seq
+            message["t_ns"], message["position"][0] = state.t_ns, state.position
+            with contextlib.suppress(BlockingIOError):
+                connection.send(message.view(np.uint8).data)
+        ticker.wait()
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def main() -> None:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description="Leader arm of genpolicy-deploy.")
+    parser.add_argument("--fd", type=int, required=True, help="inherited socket")
+    parser.add_argument("--config", type=Path, required=True)
+    args = parser.parse_args()
+    with socket.socket(fileno=args.fd) as connection, contextlib.ExitStack() as stack:
+        try:
+            config = load_leader(args.config)
+            device = build(config)
+            stack.callback(device.close)
+            stack.callback(device.stop)
+            serve(connection, config, device)
+        except GenpolicyError as error:
+            connection.setblocking(True)
+            with contextlib.suppress(OSError):
+                connection.send(json.dumps({"error": str(error)}).encode())
+        except OSError:
+            return  # nobody listens any more
+
+
+if __name__ == "__main__":
+    main()
