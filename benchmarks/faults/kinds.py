@@ -66,16 +66,16 @@ def _wire() -> list[Kind]:
 
     silent = {driver: "silent" for driver in ARMS}
     return [
-        kind("answers lost", dynamixel="drop 2", feetech="drop 2", ros2="drop 8", ur="drop 10",
+        kind("answers lost", dynamixel="drop 2", feetech="drop 2", ros2="drop 20", ur="drop 10",
              lerobot="drop 2"),
         kind("bad checksum", dynamixel="crc 2", feetech="crc 2"),
-        kind("cut short", dynamixel="partial 2", feetech="partial 2", ros2="partial 2",
+        kind("cut short", dynamixel="partial 2", feetech="partial 2", ros2="partial 20",
              lerobot="partial 2"),
         kind("in two parts", event=None, ur="partial 3"),
         kind("garbage", event=None, dynamixel="noise 40", feetech="noise 40"),
         kind("garbage in the stream", ur="noise 1"),
-        kind("wrong content", ros2="short 2", lerobot="word 2"),
-        kind("not a number", ros2="nan 2", ur="nan 8", lerobot="nan 2"),
+        kind("wrong content", ros2="short 20", lerobot="word 2"),
+        kind("not a number", ros2="nan 20", ur="nan 8", lerobot="nan 2"),
         kind("delayed", ur="delay 0.2 0.5"),
         kind("sent twice", event=None, ur="duplicate 5"),
         kind("silent 50 ms", event=None, **{d: f"{o} 0.05" for d, o in silent.items()}),

@@ -46,6 +46,12 @@ QOS = Qos(
     Policy.Durability.Volatile,
     Policy.History.KeepLast(1),
 )
+# Here all commands are kept for ``state``, also those that came while we were late.
+EVERY = Qos(
+    Policy.Reliability.Reliable(duration(milliseconds=100)),
+    Policy.Durability.Volatile,
+    Policy.History.KeepLast(64),
+)
 
 
 class Controller:
@@ -126,7 +132,7 @@ class Peer:
         self._commands = self._topic(dds_topic(namespace, COMMANDS[kind]), types[kind])
         self._publishers = [self._new_publisher()]
         self._rivals: list[Any] = []
-        self._reader: Any = DataReader(self._participant, self._commands, qos=QOS)
+        self._reader: Any = DataReader(self._participant, self._commands, qos=EVERY)
         self._damage: deque[Callable[[Any], None]] = deque()  # one per message to come
         self._ends = {"silent": 0.0, "freeze": 0.0}
         self._stamp_ns = 0
@@ -219,7 +225,7 @@ class Peer:
         self._rivals.clear()
         if self._reader is None:
             self.controller.restart()
-            self._reader = DataReader(self._participant, self._commands, qos=QOS)
+            self._reader = DataReader(self._participant, self._commands, qos=EVERY)
 
 
 def _lost(message: Any) -> None:
