@@ -39,7 +39,9 @@ PER_SESSION = 30  # injections, so that sessions can be shared out evenly
 
 def plan(drivers: Sequence[str], only: str, injections: int, rng: random.Random) -> dict[str, Any]:
     """Which kinds each driver has, in which order: as evenly as the number allows."""
-    pairs = [(d, k) for k in kinds() for d in drivers if d in k.drivers and only in k.layer + k.name]
+    pairs = [
+        (d, k) for k in kinds() for d in drivers if d in k.drivers and only in k.layer + k.name
+    ]
     if not pairs:
         raise SystemExit("fault_matrix: no such kind of fault on these drivers")
     rng.shuffle(pairs)

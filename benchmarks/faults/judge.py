@@ -87,7 +87,9 @@ def changes(goals: Goals) -> list[tuple[float, Sequence[float]]]:
 def rested_s(goals: Goals, since: float) -> float:
     """How long after second ``since`` the goals still changed."""
     moved = [
-        t for (t, q), (_, before) in zip(goals[1:], goals, strict=False) if q != before and t > since
+        t
+        for (t, q), (_, before) in zip(goals[1:], goals, strict=False)
+        if q != before and t > since
     ]
     return max(moved, default=since) - since
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import puppet
-from faults.sensor import Sensor
 from genpolicy_deploy.robots.arm_toml import parse
 from genpolicy_deploy.robots.base import Limits
+
+from faults import puppet
+from faults.sensor import Sensor
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = ("mujoco", "dynamixel", "feetech", "ros2", "ur", "lerobot")

@@ -145,7 +145,9 @@ class Session:
             injection.missing += self._missing(log, injection, until)
         self.done += injections
 
-    def _missing(self, log: judge.FlightLog | None, injection: Injection, until: float) -> list[str]:
+    def _missing(
+        self, log: judge.FlightLog | None, injection: Injection, until: float
+    ) -> list[str]:
         kind = injection.kind
         if log is None:
             return ["the log cannot be read"]
