@@ -20,6 +20,7 @@ from genpolicy_deploy.kinematics import Kinematics
 from genpolicy_deploy.robots.arm_config import Workspace
 
 Vector = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 SKIN = 5e-4  # m: margins are kept larger by this, so that not every single step needs a look
 TOUCHING = 1e-6  # m: less is rounding
@@ -45,10 +46,8 @@ class Clearance:
     """
 
     def __init__(self, kinematics: Kinematics, workspace: Workspace) -> None:
-        import mujoco
-
-        self._distance = mujoco.mj_geomDistance
-        self._slide = int(mujoco.mjtJoint.mjJNT_SLIDE)
+        self._distance = kinematics.mujoco.mj_geomDistance
+        self._slide = int(kinematics.mujoco.mjtJoint.mjJNT_SLIDE)
         self._kinematics = kinematics
         self._low, self._high = np.array(workspace.low), np.array(workspace.high)
         self.pairs = self._choose_pairs()
@@ -84,7 +83,7 @@ class Clearance:
         self._floor[doubtful] = np.minimum(floor, self._required[doubtful])
         return None
 
-    def _way(self, path: BrakingPath, here: Vector, margins: Vector, which: Vector) -> int | None:
+    def _way(self, path: BrakingPath, here: Vector, margins: Vector, which: Indices) -> int | None:
         """The first of the margins ``which`` that falls below its floor on the way, or None.
 
         Between two poses whose margins are m and n, and whose distance changes no margin by more
@@ -119,7 +118,7 @@ class Clearance:
             stretches.append((first, start, m, middle, pose, between))
         return None
 
-    def _measure(self, position: Vector, which: Vector) -> Vector:
+    def _measure(self, position: Vector, which: Indices) -> Vector:
         """The margins ``which`` at ``position [J]``."""
         kinematics = self._kinematics
         kinematics.place(position)

@@ -45,13 +45,13 @@ class Kinematics:
     def __init__(self, config: ArmConfig) -> None:
         import mujoco  # only arms with a model need it
 
-        self._mujoco = mujoco
+        self.mujoco: Any = mujoco  # its functions are compiled: no types
         self._where = f"model '{config.model}'"
         try:
-            self.model = mujoco.MjModel.from_xml_path(str(config.model))
+            self.model = self.mujoco.MjModel.from_xml_path(str(config.model))
         except ValueError as error:
             raise GenpolicyError(f"{self._where} cannot be read: {error}") from None
-        self.data = mujoco.MjData(self.model)
+        self.data = self.mujoco.MjData(self.model)
         self.joint_ids = [self._joint(name, config) for name in config.joints]
         self._present = np.array([i for i, id in enumerate(self.joint_ids) if id >= 0], int)
         ids = np.array(self.joint_ids)[self._present]
@@ -68,20 +68,20 @@ class Kinematics:
         qpos[self._qpos] = position[self._present]
         for dependent, source, at_rest, polynomial in self.coupled:
             qpos[dependent] = at_rest + np.polyval(polynomial, position[source])
-        self._mujoco.mj_kinematics(self.model, self.data)
+        self.mujoco.mj_kinematics(self.model, self.data)
 
     def hand(self, out: Vector) -> None:
         """The hand's position, m, and rotation vector from gripper-down, rad, into ``out [6]``."""
         out[:3] = self.data.site_xpos[self.site]
         quaternion, turn = np.empty(4), np.empty(4)
-        self._mujoco.mju_mat2Quat(quaternion, self.data.site_xmat[self.site])
-        self._mujoco.mju_mulQuat(turn, quaternion, HOME_INVERSE)
-        self._mujoco.mju_quat2Vel(out[3:6], turn, 1.0)
+        self.mujoco.mju_mat2Quat(quaternion, self.data.site_xmat[self.site])
+        self.mujoco.mju_mulQuat(turn, quaternion, HOME_INVERSE)
+        self.mujoco.mju_quat2Vel(out[3:6], turn, 1.0)
 
     def jacobian(self) -> Vector:
         """Of the hand at the present pose, ``[6, N]``: its twist per speed of the hand's joints."""
-        self._mujoco.mj_comPos(self.model, self.data)
-        self._mujoco.mj_jacSite(self.model, self.data, self._jac[:3], self._jac[3:], self.site)
+        self.mujoco.mj_comPos(self.model, self.data)
+        self.mujoco.mj_jacSite(self.model, self.data, self._jac[:3], self._jac[3:], self.site)
         return self._jac[:, self._dofs]
 
     def solve(self, error: Vector, position: Vector, drift: Vector) -> Vector | None:
@@ -162,9 +162,9 @@ class Kinematics:
 
     def _joint(self, name: str, config: ArmConfig) -> int:
         """Its id; -1 for a gripper that the model leaves out."""
-        kinds = self._mujoco.mjtJoint
+        kinds = self.mujoco.mjtJoint
         simple = (int(kinds.mjJNT_HINGE), int(kinds.mjJNT_SLIDE))
-        id = self._mujoco.mj_name2id(self.model, self._mujoco.mjtObj.mjOBJ_JOINT, name)
+        id = self.mujoco.mj_name2id(self.model, self.mujoco.mjtObj.mjOBJ_JOINT, name)
         if id < 0 and not (config.gripper and name == config.gripper.joint):
             raise GenpolicyError(f"{self._where} has no joint '{name}': see joints.names")
         if id >= 0 and self.model.jnt_type[id] not in simple:
@@ -172,7 +172,7 @@ class Kinematics:
         return id
 
     def _find_site(self, config: ArmConfig) -> int:
-        id = self._mujoco.mj_name2id(self.model, self._mujoco.mjtObj.mjOBJ_SITE, config.hand)
+        id = self.mujoco.mj_name2id(self.model, self.mujoco.mjtObj.mjOBJ_SITE, config.hand)
         if id < 0:
             raise GenpolicyError(f"{self._where} has no site '{config.hand}': see the key hand")
         return id
@@ -193,7 +193,7 @@ class Kinematics:
         """Joints that an equality makes follow one of the arm's, as fingers follow each other."""
         model, found = self.model, []
         for index in range(model.neq):
-            if model.eq_type[index] != int(self._mujoco.mjtEq.mjEQ_JOINT):
+            if model.eq_type[index] != int(self.mujoco.mjtEq.mjEQ_JOINT):
                 continue
             follower, leader = int(model.eq_obj1id[index]), int(model.eq_obj2id[index])
             if leader in self.joint_ids and follower not in self.joint_ids:
