@@ -114,9 +114,9 @@ def _runs(values: NDArray[Any]) -> list[tuple[int, int]]:
 def _summary(view: _View) -> str:
     log, header = view.log, view.header
     wall_s = (int(log.ticks["t_ns"][0]) + int(header["wall_minus_monotonic_ns"])) / 1e9
-    in_state = Counter[str]()
+    in_state: dict[str, float] = {}
     for start, end, name in view.state_spans():
-        in_state[name] += end - start
+        in_state[name] = in_state.get(name, 0.0) + end - start
     counts = Counter(bytes(kind).decode(errors="replace") for kind in log.events["kind"])
     episodes, good = _episodes(log)
     task = header.get("spec", {}).get("task", {}).get("task", "")
