@@ -50,6 +50,8 @@ class BoundedPort(PortHandler):
         reply_s: servos' delay and the adapter's.
     """
 
+    ser: Any  # pyserial's port; None before ``open``
+
     def __init__(self, port: str, baud: int, reply_s: float) -> None:
         super().__init__(port)
         self.baudrate, self.reply_s = baud, reply_s

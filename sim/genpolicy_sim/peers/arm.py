@@ -135,16 +135,15 @@ class PeerArm:
 
     def advance(self, now: float) -> None:
         """Physics up to second ``now`` of any clock that only goes forward."""
-        if self._now is None:
-            self._now = now
         step = self._model.opt.timestep
-        self._now = max(self._now, now - MAX_CATCH_UP_S)
-        if now - self._now < step:
+        done = now if self._now is None else max(self._now, now - MAX_CATCH_UP_S)
+        steps = int((now - done) / step)
+        self._now = done + steps * step
+        if not steps:
             return
-        while now - self._now >= step:
+        for _ in range(steps):
             self._data.ctrl[:] = self.target
             mujoco.mj_step(self._model, self._data)
-            self._now += step
         self._measure()
         if self._objects and self._data.time >= self._objects_due:
             self._objects_due = self._data.time + 1.0 / OBJECTS_HZ - step / 2
