@@ -34,20 +34,27 @@ from faults.rig import DRIVERS
 from faults.session import Injection, Session
 from faults.table import write_tables
 
+GOING_ON = 3
 PER_SESSION = 30  # injections, so that sessions can be shared out evenly
 
 
-def plan(drivers: Sequence[str], only: str, injections: int, rng: random.Random) -> dict[str, Any]:
-    """Which kinds each driver has, in which order: as evenly as the number allows."""
-    pairs = [
-        (d, k) for k in kinds() for d in drivers if d in k.drivers and only in k.layer + k.name
-    ]
+def plan(
+    drivers: Sequence[str], only: str, injections: int, rng: random.Random
+) -> dict[str, list[Kind]]:
+    """Which kinds each driver has, in which order: all once, then again, in turn.
+
+    Kinds after which a run goes on come ``GOING_ON`` times as often: they cost no new run.
+    """
+    wanted = [kind for kind in kinds() if only in f"{kind.layer}: {kind.name}"]
+    pairs = [(driver, kind) for kind in wanted for driver in drivers if driver in kind.drivers]
     if not pairs:
         raise SystemExit("fault_matrix: no such kind of fault on these drivers")
     rng.shuffle(pairs)
-    chosen = [pairs[i % len(pairs)] for i in range(injections)]
+    cheap = [pair for pair in pairs if not (pair[1].ends or pair[1].cut)]
+    round_trip = pairs + cheap * (GOING_ON - 1)
     orders: dict[str, list[Kind]] = {driver: [] for driver in drivers}
-    for driver, kind in chosen:
+    for i in range(injections):
+        driver, kind = round_trip[i % len(round_trip)]
         orders[driver].append(kind)
     for order in orders.values():
         rng.shuffle(order)
@@ -56,8 +63,8 @@ def plan(drivers: Sequence[str], only: str, injections: int, rng: random.Random)
 
 def execute(
     orders: dict[str, list[Kind]], folder: Path, jobs: int, rng: random.Random
-) -> list[Injection]:
-    """All sessions, ``jobs`` at a time."""
+) -> tuple[list[Injection], list[str]]:
+    """All sessions, ``jobs`` at a time: what was injected, and why a session broke off."""
     sessions = []
     for driver, order in orders.items():
         for start in range(0, len(order), PER_SESSION):
@@ -70,10 +77,15 @@ def execute(
     rng.shuffle(sessions)
     with ThreadPoolExecutor(jobs) as pool:
         done = []
-        for result in pool.map(Session.execute, sessions):
-            done += result
+        for session in pool.map(_executed, sessions):
+            done += session.done
             print(f"{len(done)} injections", flush=True)
-    return done
+    return done, [session.trouble for session in sessions if session.trouble]
+
+
+def _executed(session: Session) -> Session:
+    session.execute()
+    return session
 
 
 def summary(done: Sequence[Injection]) -> dict[str, Any]:
@@ -125,8 +137,9 @@ def main() -> None:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         orders = plan(arguments.drivers, arguments.only, arguments.injections, rng)
-        result = summary(execute(orders, folder, arguments.jobs, rng))
-    result |= {
+        done, troubles = execute(orders, folder, arguments.jobs, rng)
+    result = summary(done) | {
+        "not_begun": troubles,
         "seed": arguments.seed,
         "minutes": round((time.monotonic() - began) / 60.0, 1),
         "jobs": arguments.jobs,

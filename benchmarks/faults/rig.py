@@ -26,7 +26,7 @@ DRIVERS = ("mujoco", "dynamixel", "feetech", "ros2", "ur", "lerobot")
 CENTRES = {"ur": (-0.49, -0.13, 0.45)}  # of the hand's path, m; by default:
 CENTRE = (-0.10, 0.0, 1.0)
 TICK = 2.0 * np.pi / 4096  # rad: what servos on a bus resolve
-STARTED_S, ENDED_S = 60.0, 15.0
+STARTED_S, ENDED_S = 240.0, 15.0  # the simulation may have to be compiled first
 _PEER_PRIORITY = 70  # of FIFO; the loop's and the arm process' are higher
 _CONFIGS = {"ur": "ur5e", "mujoco": "mujoco_gentle"}
 _ROLES = {  # by what stands in the command line of a process of the run
@@ -282,7 +282,7 @@ class Run:
 
     def kill(self) -> None:
         """End whatever is left of it."""
-        for role in _ROLES:
+        for role in reversed(_ROLES):  # the loop last: its children are found by it
             with contextlib.suppress(LookupError, OSError):
                 self.signal(role, signal.SIGKILL)
         self.process.wait()

@@ -53,13 +53,10 @@ class Session:
         self.driver, self._queue, self._rng = driver, deque(kinds), rng
         self._folder, self._number = folder, number
         self.done: list[Injection] = []
+        self.trouble = ""
 
-    def execute(self) -> list[Injection]:
-        """Do it.
-
-        Raises:
-            RuntimeError: a run did not even begin, twice.
-        """
+    def execute(self) -> None:
+        """Do it; ``trouble`` says why it broke off, if it did: a run did not begin, twice."""
         with Rig(self.driver, self._folder, self._number) as rig:
             failures = 0
             while self._queue:
@@ -73,8 +70,8 @@ class Session:
                     rig.replace_peer()
                     failures += 1
                     if failures > 1:
-                        raise RuntimeError(f"{self.driver}: no run begins:\n{said}")
-        return self.done
+                        self.trouble = f"{self.driver}: no run begins: {said}"
+                        return
 
     def _use(self, run: Run) -> None:
         """Inject until the run has ended."""
