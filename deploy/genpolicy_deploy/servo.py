@@ -125,9 +125,13 @@ class Servo:
         """Brake from the next step on, for good."""
         self._braking = self._stopped = True
 
-    def late(self) -> None:
-        """Time has passed without steps: the arm rests at the present command."""
-        self._envelope.start(self.command.copy())
+    def late(self, position: Vector | None = None) -> None:
+        """Time has passed without steps: the arm rests at the present command.
+
+        Args:
+            position: ``[J]`` a command of before, where it rests instead.
+        """
+        self._envelope.start(self.command.copy() if position is None else position)
         self._restart()
 
     def step(self) -> Vector:

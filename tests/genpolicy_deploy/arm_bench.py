@@ -70,7 +70,7 @@ class TestDevice:
         self.effort = np.zeros(2)
         self.written: list[np.ndarray] = []
         self.reads = self.refused = 0
-        self.silent = self.stuck = False
+        self.silent = self.stuck = self.deaf = False
         self.read_error: Exception | None = None
         self.write_error: Exception | None = None
         self.faults: list[str] = []
@@ -87,13 +87,16 @@ class TestDevice:
         state.seq += 1
         state.t_ns = self.clock.now
 
-    def write(self, command: np.ndarray) -> None:
+    def write(self, command: np.ndarray) -> bool:
         if self.write_error:
             self.refused += 1
             raise self.write_error
+        if self.deaf:
+            return False
         self.written.append(command.copy())
         if not self.stuck:
             self.position[:] = command
+        return True
 
 
 class Bench:

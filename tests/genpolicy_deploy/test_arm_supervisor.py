@@ -297,6 +297,42 @@ def test_after_a_gap_joints_start_again_from_rest(moving):
     assert (step <= np.array([5.0, 10.0]) * DT**2 * (1 + 1e-6)).all()
 
 
+def test_joints_do_not_run_ahead_of_a_driver_that_does_not_send(moving):
+    moving.device.deaf = True
+    ramp(moving, 50)
+    moving.device.deaf = False
+    before = len(moving.path)
+    ramp(moving, 20)
+    step = np.abs(moving.path[before] - moving.path[before - 1])
+    assert (step <= np.array([5.0, 10.0]) * DT**2 * (1 + 1e-6)).all()  # again from rest
+    moving.order(HOLD)
+    moving.tick(60)
+    assert (np.abs(np.diff(moving.path, axis=0)) <= np.array([1.0, 2.0]) * DT * (1 + 1e-6)).all()
+
+
+def test_single_commands_that_are_not_sent_do_not_keep_the_arm_from_its_goal(make_bench):
+    bench = make_bench()
+    for tick in range(400):
+        bench.device.deaf = tick % 2 == 1
+        bench.tick(goal=(0.15, -0.15))
+    np.testing.assert_allclose(bench.path[-1], (0.15, -0.15), atol=1e-3)
+    steps = np.abs(np.diff(bench.path, axis=0))
+    assert (steps <= 2 * np.array([1.0, 2.0]) * DT * (1 + 1e-6)).all()
+
+
+def test_an_arm_that_was_moved_before_its_first_goal_starts_from_there(make_bench):
+    bench = make_bench()
+    bench.device.position[:] = (0.5, -0.3)  # by a person
+    bench.tick(3)
+    bench.tick(goal=(0.55, -0.3))
+    np.testing.assert_allclose(bench.path[0], (0.5, -0.3), atol=1e-3)
+    other = make_bench()
+    other.device.position[:] = (0.5, -0.3)
+    other.tick(3)
+    other.tick(goal=(0.1, 0.0))  # near where it was at the start
+    assert "would jump" in other.supervisor.reason and not other.device.written
+
+
 def test_home_is_reached_slowly_before_the_episode_begins(make_bench):
     bench = make_bench(started=False, home=[0.5, -1.0])
     bench.order(START)
@@ -310,6 +346,17 @@ def test_home_is_reached_slowly_before_the_episode_begins(make_bench):
     bench.tick(100, goal=(0.6, -1.0))
     np.testing.assert_allclose(bench.path[-1], (0.6, -1.0), atol=1e-3)
     bench.check_limits()
+
+
+def test_an_episode_begins_only_when_the_arm_rests_at_home(make_bench):
+    bench = make_bench(started=False, home=[0.1, 0.0])
+    bench.order(START)
+    while bench.state["episode"] != 1 and len(bench.path) < 300:
+        bench.tick()
+    bench.tick(5)
+    assert bench.state["episode"] == 1
+    jerk = np.abs(np.diff(bench.path, n=3, axis=0)).max(axis=0) / DT**3
+    assert (jerk <= np.array([100.0, 200.0]) * (1 + 1e-6)).all()
 
 
 def test_a_joint_that_does_not_get_home_is_named(make_bench):

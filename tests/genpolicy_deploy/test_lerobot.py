@@ -128,8 +128,9 @@ def test_one_lost_command_is_a_fault_and_many_are_an_error(arm, monkeypatch):
     monkeypatch.setattr("genpolicy_deploy.robots.lerobot.time.monotonic_ns", lambda: now[0])
     lerobot.connect()
     arm.error = ConnectionError("no status packet")
-    lerobot.write(np.zeros(3))
+    assert not lerobot.write(np.zeros(3))
     arm.error = None
+    assert lerobot.write(np.zeros(3))
     assert "was not taken" in read(lerobot).faults[0]
     lerobot.write(np.zeros(3))
     arm.error = ConnectionError("no status packet")

@@ -65,8 +65,12 @@ class Device(Protocol):
         """
         ...
 
-    def write(self, command: Vector) -> None:
+    def write(self, command: Vector) -> bool:
         """Send the joints' goals ``[J]`` (finite, inside all limits), waiting for at most a few ms.
+
+        Returns:
+            Whether they left. Goals that did not are a sentence in the next ``state.faults``; the
+            joints are not led further away from those that did.
 
         Raises:
             GenpolicyError: the connection is lost for good.

@@ -141,14 +141,17 @@ class DynamixelDevice:
         state.seq += 1
         state.t_ns = before  # no joint was measured earlier
 
-    def write(self, command: Vector) -> None:
+    def write(self, command: Vector) -> bool:
         """See ``Device``. Goals are not confirmed; the next measurement shows."""
+        sent = False
         try:
             self._bus.sync_write(GOAL, self._servos.to_ticks(command))
+            sent = True
             if not self._guarded:
                 self._guard()
         except BusFaultError as error:
             self._fault = str(error)
+        return sent
 
     def stop(self) -> None:
         """Hold: torque and last goals stay. Release: no torque. Watchdogs are off in both."""

@@ -136,7 +136,7 @@ class FeetechDevice:
         state.seq += 1
         state.t_ns = before  # no joint was measured earlier
 
-    def write(self, command: Vector) -> None:
+    def write(self, command: Vector) -> bool:
         """See ``Device``. Goals are not confirmed; the next measurement shows."""
         ticks = self._servos.to_ticks(command)
         goals = [tick.to_bytes(GOAL_BYTES, "little") for tick in ticks]
@@ -144,6 +144,8 @@ class FeetechDevice:
             self._bus.sync_write(self._servos.ids, GOAL, goals)
         except BusFaultError as error:
             self._fault = str(error)
+            return False
+        return True
 
     def stop(self) -> None:
         """Hold: the servos keep torque and their last goals. Release: no torque."""

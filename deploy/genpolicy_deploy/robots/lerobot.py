@@ -132,7 +132,7 @@ class LeRobotDevice:
         state.seq += 1
         state.t_ns = asked_ns
 
-    def write(self, command: Vector) -> None:
+    def write(self, command: Vector) -> bool:
         """See ``Device``."""
         action = {
             key: value / scale + offset
@@ -147,8 +147,9 @@ class LeRobotDevice:
             if now - self._taken_ns > LOST_S * 1e9:
                 raise GenpolicyError(f"lerobot: takes no commands, {_text(error)}") from error
             self._faults.append(f"lerobot: a command was not taken, {_text(error)}")
-            return
+            return False
         self._taken_ns = now
+        return True
 
     def stop(self) -> None:
         """See ``Device``: what is left behind, ``disconnect`` does."""

@@ -14,6 +14,7 @@ from genpolicy_deploy.robots.homing import Homing
 from genpolicy_deploy.servo import Servo
 
 Vector = NDArray[np.float64]
+LOST_COMMANDS = 2  # in a row: joints that miss no more go on as if they had missed none
 
 
 class Motion:
@@ -40,6 +41,8 @@ class Motion:
         self._broken = False  # the servo cannot be trusted: the fence brakes
         self.engaged = False  # whether commands are sent: not before the first goal or homing
         self.command: Vector = self._fence.command  # sent last; written in place
+        self._taken = self.command.copy()  # by the driver
+        self._untaken = 0  # commands since then
 
     @property
     def at_rest(self) -> bool:
@@ -64,9 +67,7 @@ class Motion:
         """
         position = (self._servo.command if self.engaged else measured).copy()
         home = self._config.home is not None
-        self._servo = self._homer if home else self._main
-        self._servo.start(position)
-        self._fence.start(self._servo.command)
+        self._rest_at(self._homer if home else self._main, position)
         if home:
             self._homing = Homing(self._config, self._servo.command, self._dt)
             self.engaged = True
@@ -88,18 +89,32 @@ class Motion:
             )
         if not stale:
             self._homer.goal(homing.goal())
-        if not homing.arrived(self._homer.command, measured, self._first_step):
+        arrived = homing.arrived(self._homer.command, measured, self._first_step)
+        if not (arrived and self._homer.at_rest):
             return False
-        self._main.start(self._homer.command.copy())
-        self._servo, self._homing = self._main, None
+        self._rest_at(self._main, self._homer.command.copy())
+        self._homing = None
         return True
 
-    def goal(self, goal: Vector) -> None:
+    def _rest_at(self, servo: Servo, position: Vector) -> None:
+        """From now on ``servo`` moves the arm, which rests at ``position [J]``."""
+        servo.start(position)
+        self._servo = servo
+        self._fence.start(servo.command)
+        self._taken[:], self._untaken = servo.command, 0
+
+    def goal(self, goal: Vector, measured: Vector) -> None:
         """Pursue ``goal [A]`` of the loop.
 
+        Args:
+            goal: of all axes.
+            measured: ``[J]`` where the joints are: nobody held those of an arm not yet commanded.
+
         Raises:
-            GenpolicyError: the first one is too far away.
+            GenpolicyError: the first goal is too far away, or the arm is outside its limits.
         """
+        if not self.engaged:
+            self._rest_at(self._main, measured)
         self._main.goal(goal)
         self.engaged = True
 
@@ -124,6 +139,19 @@ class Motion:
         """After a gap in time the joints start again from rest."""
         self._servo.late()
         self._fence.start(self.command.copy())
+
+    def sent(self, taken: bool) -> None:
+        """Whether the driver took the present command.
+
+        Where it did not several times, the joints start again from rest at what it took last.
+        """
+        if taken:
+            self._taken[:], self._untaken = self.command, 0
+            return
+        self._untaken += 1
+        if self._untaken > LOST_COMMANDS:
+            self._servo.late(self._taken)
+            self._fence.start(self._taken)
 
     def step(self) -> str | None:
         """Bring ``command`` forward by a tick; says what is wrong with the servo, once."""

@@ -230,16 +230,19 @@ class Ros2Device:
             state.faults.append(complaint)
         self._complaint = complaint
 
-    def write(self, command: Vector) -> None:
+    def write(self, command: Vector) -> bool:
         """See ``Device``."""
         if not self._writer.get_publication_matched_status().current_count:
             raise GenpolicyError(
                 f"robot 'ros2': nobody listens to {ros_topic(self._commands)} any more"
             )
-        self._last_command = command.tolist()
-        self._send(self._last_command)
+        positions = command.tolist()
+        if not self._send(positions):
+            return False
+        self._last_command = positions
+        return True
 
-    def _send(self, positions: list[float], velocities: Sequence[float] = ()) -> None:
+    def _send(self, positions: list[float], velocities: Sequence[float] = ()) -> bool:
         """No velocities but at the end: a controller refuses a last point that moves."""
         m = self._messages
         if self._kind == "array":
@@ -257,6 +260,8 @@ class Ros2Device:
             if error.code != self._timeout:
                 raise GenpolicyError(f"robot 'ros2': a command was not sent ({error})") from error
             self._late_writes += 1
+            return False
+        return True
 
     def stop(self) -> None:
         """The arm rests at the last command: say it once more, at zero velocity."""

@@ -163,7 +163,7 @@ class Supervisor:
         if self.reason is not None or busy or self._stale or not self._started:
             return
         try:
-            self._motion.goal(goal["goal"])
+            self._motion.goal(goal["goal"], self._measured)
         except Exception as error:  # whatever it is, the arm must come to rest
             self.stop(_sentence(error))
             return
@@ -237,7 +237,7 @@ class Supervisor:
         if wrong is not None:
             self.stop(wrong)
         try:
-            self._device.write(self._motion.command)
+            self._motion.sent(self._device.write(self._motion.command))
         except Exception as error:  # an SDK may raise anything
             self.stop(_sentence(error))
 

@@ -165,12 +165,12 @@ class UrDevice:
         state.t_ns = self._measured_ns = self._clock.local_ns(timestamp, now_ns)
         state.seq += 1
 
-    def write(self, command: Vector) -> None:
+    def write(self, command: Vector) -> bool:
         """See ``Device``. Sends nothing while no measurements arrive: the robot stops by itself."""
         if not (self._receive.isConnected() and self._control.isConnected()):
             raise GenpolicyError(f"{self._where}: the connection is lost")
         if not self._fresh():
-            return
+            return False
         try:
             if self._commanded:
                 taken = self._servo(command)
@@ -182,6 +182,7 @@ class UrDevice:
             time.sleep(_GAP_PERIODS / self._rate_hz)  # until the reason has arrived, too
             self._check_modes()
             raise GenpolicyError(f"{self._where}: does not take commands")
+        return True
 
     def stop(self) -> None:
         """See ``Device``: servoing ends, then the program; the joints hold."""
