@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import time
@@ -64,7 +65,15 @@ def _wire() -> list[Kind]:
         act, drivers = _orders(**orders)
         return Kind(name, "wire", act, drivers, ends=None, event=event, loses=loses)
 
-    silent = {driver: "silent" for driver in ARMS}
+    def silent(seconds: float) -> Callable[[Run], None]:
+        def act(run: Run) -> None:
+            if run.rig.peer is None:
+                run.pause("simulation", seconds)
+            else:
+                run.rig.order(f"silent {seconds}")
+
+        return act
+
     return [
         kind("answers lost", dynamixel="drop 2", feetech="drop 2", ros2="drop 20", ur="drop 10",
              lerobot="drop 2"),
@@ -78,14 +87,15 @@ def _wire() -> list[Kind]:
         kind("not a number", ros2="nan 20", ur="nan 8", lerobot="nan 2"),
         kind("delayed", ur="delay 0.2 0.5"),
         kind("sent twice", event=None, ur="duplicate 5"),
-        kind("silent 50 ms", event=None, **{d: f"{o} 0.05" for d, o in silent.items()}),
-        kind("silent 300 ms", **{d: f"{o} 0.3" for d, o in silent.items()}),
-        Kind("silent 1.6 s", "wire", *_orders(**{d: f"{o} 1.6" for d, o in silent.items()}),
-             ends=True, rule_s=SILENCE_S, event="^state STOP", loses=True),
+        Kind("silent 50 ms", "wire", silent(0.05), ends=None, loses=True),
+        Kind("silent 300 ms", "wire", silent(0.3), ends=None, event="^(robot|hold)", loses=True),
+        Kind("silent 1.6 s", "wire", silent(1.6), ends=True, rule_s=SILENCE_S,
+             event="^state STOP", loses=True),
         Kind("unplugged", "wire", *_orders(**dict.fromkeys(
              ("dynamixel", "feetech", "ur", "lerobot"), "unplug")),
              ends=True, rule_s=SILENCE_S, event="^state STOP", loses=True, repair=True),
-        kind("second publisher", ros2="second"),
+        Kind("second publisher", "wire", *_orders(ros2="second"), ends=None, event="^robot ",
+             loses=True, repair=True),
     ]  # fmt: skip
 
 
@@ -143,7 +153,9 @@ def _sensor() -> list[Kind]:
 
     said, held = "^robot observation", "^(hold|state HOLD)"
     return [
+        Kind("silent 50 ms", "sensor", broken("silent", 0.05)),
         Kind("silent 300 ms", "sensor", broken("silent", 0.3), event=held),
+        Kind("one packet nan", "sensor", broken("nan", 0.045), event=said),
         Kind("silent 1.6 s", "sensor", broken("silent", 1.6), ends=True, rule_s=DOG_S,
              event="^state STOP"),
         *(Kind(fault, "sensor", broken(fault, 0.3), event=said)
@@ -182,6 +194,7 @@ def _policy() -> list[Kind]:
         Kind("error", "policy", wrong("error"), ends=True, rule_s=late, event=died),
         Kind("slow", "policy", slow(0.5), ends=None),
         Kind("hangs", "policy", slow(60.0), ends=True, rule_s=late, event="^state STOP"),
+        Kind("stalls 50 ms", "policy", lambda run: run.pause("policy", 0.05), ends=None),
         Kind("stalls 300 ms", "policy", lambda run: run.pause("policy", 0.3), ends=None),
         Kind("stalls 3 s", "policy", lambda run: run.pause("policy", 3.0), ends=True, rule_s=late,
              event="^state STOP"),
@@ -197,11 +210,18 @@ def _loop() -> list[Kind]:
     def paused(role: str, seconds: float) -> Callable[[Run], None]:
         return lambda run: run.pause(role, seconds)
 
+    def twice(run: Run) -> None:
+        run.signal("loop", signal.SIGINT)
+        time.sleep(0.05)
+        with contextlib.suppress(OSError):
+            run.signal("loop", signal.SIGINT)
+
     stop = "^state STOP"
     return [
         *(Kind(f"stalls {1000 * s:.0f} ms", "loop", paused("loop", s), ends=None,
                event="overrun" if s > 0.1 else None, loses=True) for s in (0.05, 0.15, 0.3)),
-        Kind("stalls 1.5 s", "loop", paused("loop", 1.5), ARMS, None, SILENCE_S, "overrun|STOP"),
+        Kind("stalls 1.5 s", "loop", paused("loop", 1.5), ends=None, rule_s=SILENCE_S,
+             event="overrun|STOP"),
         *(Kind(f"arm process stalls {1000 * s:.0f} ms", "loop", paused("arm", s), ARMS, None,
                event="." if s > 0.1 else None, loses=True) for s in (0.05, 0.3)),
         Kind("arm process stalls 1.5 s", "loop", paused("arm", 1.5), ARMS, True, 0.0, stop),
@@ -210,6 +230,7 @@ def _loop() -> list[Kind]:
         Kind("SIGTERM", "loop", signalled("loop", signal.SIGTERM), ends=True, rule_s=0.0,
              event=stop),
         Kind("SIGINT", "loop", signalled("loop", signal.SIGINT), ends=True, rule_s=0.0, event=stop),
+        Kind("SIGINT twice", "loop", twice, ends=True, rule_s=0.0, event=stop),
         Kind("SIGHUP", "loop", signalled("loop", signal.SIGHUP), ends=True, rule_s=0.0, event=stop),
         Kind("arm process kill -9", "loop", signalled("arm", signal.SIGKILL), ARMS, True, 0.0,
              "^process_died"),

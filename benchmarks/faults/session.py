@@ -82,7 +82,7 @@ class Session:
             injection = self._inject(run, kind)
             injections.append(injection)
             repair = kind.repair
-            spent = injection.ended or kind.cut or bool(injection.hangs)
+            spent = injection.ended or kind.cut or kind.repair or bool(injection.hangs)
             spent |= len(injections) >= PER_RUN
         if run.ended is None:
             run.process.send_signal(signal.SIGTERM)

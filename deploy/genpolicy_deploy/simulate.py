@@ -69,7 +69,7 @@ def _introduce(name: str, line: str) -> None:
         ready = json.loads(line)["ready"]
     except (ValueError, KeyError, TypeError) as error:
         raise GenpolicyError(f"the simulated arm '{name}' did not start: see above") from error
-    print(f"The simulated arm '{name}' is ready. In [driver] of configs/robot/{name}.toml, say")
+    print(f"The simulated arm '{name}' is ready. In [driver] of its file in configs/robot, say")
     for key, value in ready.items():
         print(f"  {key} = {json.dumps(value)}")
     print(f"and: genpolicy-deploy run CONTROLLER.onnx --robot {name} --robot-config FILE.toml")
