@@ -24,12 +24,16 @@ from genpolicy_deploy.report import write_report
 from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
 from genpolicy_deploy.simulate import names as simulate_names
 from genpolicy_deploy.simulate import simulate
+from genpolicy_deploy.teleop import Teleop, TeleopOptions
 
 BAD_INPUT, DIFFERENT = 2, 1
 NOTICE = (
     "The limits and watchdogs are software good practice, not a certified safety function "
     "(ISO 10218, ISO 13849): keep a hardware emergency stop within reach."
 )
+
+
+LEADERS = "keyboard, gamepad, gamepad:/dev/input/js1, arm:LEADER.toml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +73,7 @@ def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             log=args.log,
             realtime=not args.no_realtime,
             estop=args.estop,
+            leader=args.leader,
         ),
         on_progress=_say,
     )
@@ -78,6 +83,33 @@ def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     if run.fault:
         print(f"genpolicy-deploy: {run.fault}", file=sys.stderr)
     return run.exit_code, result
+
+
+def _teleop(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    session = Teleop(
+        TeleopOptions(
+            leader=args.leader,
+            log=args.log,
+            robot=args.robot,
+            robot_config=args.robot_config,
+            task=args.task,
+            control_hz=args.hz,
+            max_steps=args.max_steps,
+            episodes=args.episodes,
+            seed=args.seed,
+            realtime=not args.no_realtime,
+            estop=args.estop,
+        ),
+        on_progress=_say,
+    )
+    session.execute()
+    result = session.result()
+    print(
+        f"{len(result['episodes'])} episodes, {result['successes']} of them successes: {args.log}"
+    )
+    if session.fault:
+        print(f"genpolicy-deploy: {session.fault}", file=sys.stderr)
+    return session.exit_code, result
 
 
 def _bench(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
@@ -131,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(
-        required=True, metavar="{run,bench,inspect,replay,report,doctor,simulate}"
+        required=True, metavar="{run,teleop,bench,inspect,replay,report,doctor,simulate}"
     )
 
     verb = verbs.add_parser("run", parents=[common], help="drive a robot", description=NOTICE)
@@ -150,9 +182,22 @@ def _parser() -> argparse.ArgumentParser:
         help="sync (default): wait for each chunk; async: move on meanwhile; ensemble: average",
     )
     verb.add_argument("--log", type=Path, metavar="FILE", help="record a flight log (a new file)")
-    text = "stop as soon as this file exists (as the space bar, escape and SIGUSR1 do)"
-    verb.add_argument("--estop", type=Path, metavar="FILE", help=text)
-    verb.add_argument("--no-realtime", action="store_true", help="ask for no scheduling priority")
+    verb.add_argument("--leader", help=f"a person may take over by it: {LEADERS}")
+    _add_safety(verb)
+
+    text = "Drive a robot yourself, and record demonstrations for `genpolicy convert`."
+    verb = verbs.add_parser("teleop", parents=[common], help="demonstrate", description=text)
+    verb.set_defaults(command=_teleop)
+    verb.add_argument("--leader", required=True, help=LEADERS)
+    verb.add_argument("--log", type=Path, required=True, metavar="FILE", help="a new file")
+    verb.add_argument("--robot", default="mujoco", help=f"one of: {', '.join(robots.names())}")
+    verb.add_argument("--robot-config", type=Path, metavar="TOML", help="wiring and limits")
+    verb.add_argument("--task", default="lift", help="what the demonstrations are of")
+    verb.add_argument("--hz", type=float, default=20.0, help="control steps per second (20)")
+    verb.add_argument("--max-steps", type=int, default=1000, help="of an episode (1000)")
+    verb.add_argument("--episodes", type=int, help="end after so many (default: key q)")
+    verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
+    _add_safety(verb)
 
     text = "Measure the loop's punctuality beside inference, without a robot."
     verb = verbs.add_parser(
@@ -194,6 +239,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--objects", type=int, metavar="PORT", help=text)
     verb.add_argument("--seed", type=int, help="episode of Lift where it starts")
     return parser
+
+
+def _add_safety(verb: argparse.ArgumentParser) -> None:
+    text = "stop as soon as this file exists (as the space bar, escape and SIGUSR1 do)"
+    verb.add_argument("--estop", type=Path, metavar="FILE", help=text)
+    verb.add_argument("--no-realtime", action="store_true", help="ask for no scheduling priority")
 
 
 def _add_sampling(verb: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from genpolicy.spec import GenpolicyError
+from genpolicy.spec import GenpolicyError, PolicySpec
 from genpolicy_deploy import leaders, robots
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.estop import EmergencyStop
@@ -173,15 +173,8 @@ class Run:
             "num_samples": self.num_samples,
             "temperature": self.temperature,
             "handover": self.options.handover,
-            "spec": self.contract.spec.to_dict(),
-            "robot": robot.spec.name,
-            "rate_hz": robot.spec.rate_hz,
-            "axes": robot.spec.axes,
-            "limits": asdict(robot.spec.limits),
-            "versions": versions(),
+            **log_info(robot, self.contract.spec),
         }
-        if isinstance(arm := getattr(robot, "config", None), ArmConfig):
-            info |= {"joints": arm.joints, "joint_limits": asdict(arm.limits)}
         axes, joints = len(robot.spec.axes), len(robot.read().joints)
         recorder = Recorder(self.options.log, self.contract.spec, axes, info, joints)
         return stack.enter_context(recorder)
@@ -267,6 +260,21 @@ def cancel_on_signals(loop: ControlLoop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def log_info(robot: Robot, spec: PolicySpec) -> dict[str, Any]:
+    """What a flight log says about the robot, whoever drives it."""
+    info = {
+        "spec": spec.to_dict(),
+        "robot": robot.spec.name,
+        "rate_hz": robot.spec.rate_hz,
+        "axes": robot.spec.axes,
+        "limits": asdict(robot.spec.limits),
+        "versions": versions(),
+    }
+    if isinstance(arm := getattr(robot, "config", None), ArmConfig):
+        info |= {"joints": arm.joints, "joint_limits": asdict(arm.limits)}
+    return info
 
 
 def wilson(successes: int, episodes: int, z: float = 1.959964) -> tuple[float | None, float | None]:

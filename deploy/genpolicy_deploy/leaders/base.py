@@ -49,7 +49,7 @@ class Leader:
     def begin(self) -> None:
         """An episode starts, and the person has not moved yet."""
         self.let_go()
-        self.verdict = None
+        self.verdict = False if self.quits else None
 
     def let_go(self) -> None:
         """The person steers no longer."""
