@@ -262,6 +262,8 @@ class ControlLoop:
         if self._leader is None:
             return
         self._leader.poll(self._now)
+        if self._step == 0 and not (self._leader.steers or self._leader.quits):
+            self._leader.verdict = None  # of an episode in which nothing has happened yet
         if self._leader.steers != self._steered:
             self._steered = self._leader.steers
             self._player.abandon()
@@ -299,8 +301,9 @@ class ControlLoop:
             return
         if not self._usable:
             return  # still due: the step is taken when there is something to take it from
-        if self._leader is not None and self._leader.verdict is not None:
-            self._success, self._judged = self._leader.verdict, True
+        leader = self._leader
+        if leader is not None and leader.verdict is not None and (self._step or leader.quits):
+            self._success, self._judged = leader.verdict, True
         if self._success or self._judged or self._step >= self._max_steps:
             self._finished = True  # success counts at control steps only, as in training
             self._record_observation(state)
