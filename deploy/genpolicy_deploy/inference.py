@@ -147,10 +147,15 @@ class Inference:
 
         Raises:
             LinkClosedError: the process has died.
+            GenpolicyError: it answers something that is no reply.
         """
         message = self._link.receive()
         if message is None:
             return None
+        if len(message) != len(self._got_bytes):
+            raise GenpolicyError(
+                f"inference: a reply of {len(message)} bytes instead of {len(self._got_bytes)}"
+            )
         self._got_bytes[:] = message
         reply = self._got[0]
         if not self.busy or reply["id"] != self._sent[0]["id"]:

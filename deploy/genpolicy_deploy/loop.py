@@ -131,10 +131,9 @@ class ControlLoop:
 
         Raises:
             FaultError: something failed; the robot has been stopped.
-            GenpolicyError: the robot could not be reset.
         """
-        self._start(seed, max_steps)
         try:
+            self._start(seed, max_steps)
             while not (self._finished or self.cancelled or self._now >= until_ns):
                 self._tick()
         except FaultError:
@@ -143,6 +142,9 @@ class ControlLoop:
             if isinstance(error, LinkClosedError):
                 self._event("process_died", str(error))
             self._stop(str(error))
+        except Exception as error:  # in the program: the log has to say why the robot stopped
+            self.halt(f"{type(error).__name__}: {error}")
+            raise
         if self.cancelled:
             self.halt("cancelled")
         return Episode(seed, self._step, self._success, self._finished)

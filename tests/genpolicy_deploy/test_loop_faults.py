@@ -176,6 +176,47 @@ def test_stuck_policy_holds_then_stops(short_controller, tmp_path):
     assert states(log)[-2:] == ["HOLD", "STOP"]
 
 
+def test_a_reply_of_another_size_stops(short_controller, tmp_path):
+    def garble(robot, state, count):
+        if count == 60:
+            garble.run.inference._link.receive = lambda: memoryview(bytes(7))
+
+    robot = FakeRobot(lift_task(), garble)
+    options = RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=1, realtime=False)
+    run = garble.run = Run(options, robot=robot, watchdog=PATIENT)
+    run.execute()
+    assert run.exit_code == FAULT and "a reply of 7 bytes instead of" in run.fault
+    assert robot.stops and states(read_log(tmp_path / "run.mcap"))[-2:] == ["HOLD", "STOP"]
+
+
+def test_an_error_in_the_program_stops_and_stands_in_the_log(short_controller, tmp_path):
+    def fail(robot, state, count):
+        if count == 60:
+            raise ValueError("an error of ours")
+
+    robot = FakeRobot(lift_task(), fail)
+    options = RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=1, realtime=False)
+    with pytest.raises(ValueError, match="of ours"):
+        Run(options, robot=robot, watchdog=PATIENT).execute()
+    log = read_log(tmp_path / "run.mcap")
+    assert robot.stops and log.event_texts("state")[-1] == "STOP ValueError: an error of ours"
+
+
+def test_a_robot_that_does_not_get_home_keeps_the_episodes_before(short_controller, tmp_path):
+    class Homeless(FakeRobot):
+        def reset(self, seed, cancelled=lambda: False):
+            if seed == 1:
+                raise GenpolicyError("joint 'elbow' did not get home")
+            super().reset(seed, cancelled)
+
+    robot = Homeless(lift_task())
+    options = RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=2, realtime=False)
+    run = Run(options, robot=robot, watchdog=PATIENT)
+    run.execute()
+    assert run.exit_code == FAULT and "elbow" in run.fault and len(run.episodes) == 1
+    assert "elbow" in read_log(tmp_path / "run.mcap").event_texts("state")[-1]
+
+
 def nan_observation(robot, state, count):
     state.observation["object"] = np.full(10, np.nan)
 
