@@ -316,7 +316,9 @@ def test_a_killed_loop_leaves_the_arm_at_rest(peer):
         assert np.abs(np.diff(goals, axis=0)).max() <= 1.01 * step + peer.rig.tick
         assert np.abs(goals[-1] - goals[-2]).max() <= 0.1 * step + peer.rig.tick
     check_rests(peer)
-    assert not peer.state()["goals"], "somebody still commands the arm"
+    state = peer.state()
+    assert not state["goals"], "somebody still commands the arm"
+    assert not state.get("connected", False), "the driver was not stopped"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -118,8 +118,9 @@ class Peer:
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
         self.port = self._socket.getsockname()[1]
-        self._faults = dict.fromkeys(("drop", "nan", "partial", "word"), 0)  # answers to come
-        self._ends = dict.fromkeys(("silent", "freeze", "hang"), 0.0)
+        faults, spans = ["drop", "nan", "partial", "word"], ["silent", "freeze", "hang"]
+        self._faults: dict[str, int] = dict.fromkeys(faults, 0)  # answers to come
+        self._ends: dict[str, float] = dict.fromkeys(spans, 0.0)
         self._plugged = self._calibrated = True
         self._connected = False
         self._shown = arm.position.copy()
