@@ -110,7 +110,7 @@ class LeRobotDevice:
                 raise GenpolicyError(
                     f"robot 'lerobot': what '{self._factory}' built has no {method}"
                 )
-        settings = getattr(robot, "config", None)
+        settings: Any = getattr(robot, "config", None)
         if hasattr(settings, "disable_torque_on_disconnect"):
             settings.disable_torque_on_disconnect = self._stop == "release"
         return robot
