@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import socket
 
 import numpy as np
 import pytest
-from arm_bench import DT, Bench
-from genpolicy_deploy.robots import motion
+from arm_bench import DT, Bench, TestDevice, VirtualClock, document
+from genpolicy_deploy.robots import arm_process, motion
 from genpolicy_deploy.robots.arm_messages import GOAL, HOLD, START, STOP
 
 from genpolicy.spec import GenpolicyError
@@ -397,3 +399,22 @@ def test_an_arm_outside_its_limits_does_not_start(make_bench):
     bench = make_bench(position=(1.001, 0.0))  # a hair, as encoders have it
     bench.tick(5, goal=(1.0, 0.0))
     assert not bench.ended and (bench.path[:, 0] <= 1.0).all()
+
+
+def test_an_arm_that_was_made_ready_in_vain_is_stopped(monkeypatch):
+    calls = []
+    device = TestDevice(VirtualClock(), (0.0, 0.0))
+    device.silent = True
+    for name in ("connect", "stop", "close"):
+        setattr(device, name, lambda name=name: calls.append(name))
+    monkeypatch.setattr(arm_process, "build", lambda config: device)
+    monkeypatch.setattr(arm_process, "FIRST_MEASUREMENT_S", 0.05)
+    monkeypatch.setattr(arm_process, "_stop_on_signals", lambda supervisor: None)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading, writing = os.pipe()
+    with ours, theirs, open(reading, "rb"), open(writing, "wb"):
+        message = {"driver": "lerobot", "options": document(), "source": ""}
+        ours.send(json.dumps(message).encode())
+        with pytest.raises(GenpolicyError, match="no measurement within"):
+            arm_process.serve(theirs, reading)
+    assert calls == ["connect", "stop", "close"]

@@ -75,16 +75,17 @@ def serve(connection: socket.socket, stop_fd: int) -> None:
     _stop_on_signals(supervisor)
     try:
         device.connect()
-        supervisor.begin(first_measurement(device, config))
-        greeting = {"device": spec.name, "on_silence": spec.on_silence, "effort": effort}
-        connection.send(json.dumps(greeting).encode())
         try:
+            supervisor.begin(first_measurement(device, config))
+            greeting = {"device": spec.name, "on_silence": spec.on_silence, "effort": effort}
+            connection.send(json.dumps(greeting).encode())
             with soft_realtime(FIFO_PRIORITY):
                 ticker.start()
                 supervisor.run()
         finally:
             device.stop()
-            channel.last_words(supervisor.reason or "")
+            if supervisor.reason is not None:
+                channel.last_words(supervisor.reason)
     finally:
         device.close()
 
