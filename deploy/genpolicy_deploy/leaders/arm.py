@@ -17,7 +17,7 @@ from genpolicy_deploy.leaders.base import KEYS, Action, Leader, Vector
 from genpolicy_deploy.link import Link
 
 CONNECT_TIMEOUT_S = 30.0
-SILENCE_S = 0.5  # an arm that has told nothing for so long is gone
+SILENCE_S = 1.0  # an arm that has told nothing for so long is gone
 MOVED = 0.03  # rad (m): so far from where it rested, it is being moved
 STILL = 0.01  # rad (m): what moves less than this ...
 REST_S = 1.0  # ... for so long is at rest
