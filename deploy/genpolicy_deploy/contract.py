@@ -46,8 +46,8 @@ class Golden:
 class RealTimeChunking:
     """How the graph goes on from the chunk being executed.
 
-    ``method`` is ``prefix`` (rows of weight 1 are given, the others free) or ``guided`` (every row
-    is pulled by its weight); ``max_delay`` is the largest number of rows of weight 1.
+    ``method`` is ``prefix`` (rows of weight 1 are given, others are pulled by their weight) or
+    ``guided`` (all are pulled); ``max_delay`` is the largest number of rows of weight 1.
     """
 
     method: str

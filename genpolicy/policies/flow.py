@@ -194,10 +194,10 @@ class FlowPolicy(ChunkPolicy):
         """Mean error over the rows that are not given; ``[B, 1, ...]`` but for ``obs [B, C]``."""
         delay = torch.from_numpy(self.rng.integers(0, self.config.max_delay + 1, (len(a), 1, 1)))
         rows = torch.arange(self.spec.chunk, device=a.device) < delay.to(a.device)  # [B, 1, Tp]
-        x = Prefixed(a, self._scalars(rows)).place((1 - t) * eps + t * a)
+        free = ~self._scalars(rows)
+        x = torch.where(free, (1 - t) * eps + t * a, a)
         known = self._obs_features(obs) + self._prefix_features(a, rows)
         velocity = self._velocity(x, t, self._time_features(t[..., 0]), known)
-        free = ~self._scalars(rows)
         return ((velocity - (a - eps)).square() * free).sum() / free.sum()
 
     # ---- acting ----------------------------------------------------------------------------
@@ -279,11 +279,11 @@ class FlowPolicy(ChunkPolicy):
         flat = self.normalizer.obs(obs)
         noise = noise or self.draw_noise(len(flat), num_samples)
         x = self.from_actions(previous)[:, None]  # [B, 1, A]
+        bound = self._scalars(weights)[:, None]
         if method == "guided":
-            known, handover = None, Guided(x, self._scalars(weights)[:, None])
+            known, handover = None, Guided(x, bound)
         elif self.config.max_delay:
-            rows = weights[:, None] >= 1
-            known, handover = self._prefix_features(x, rows), Prefixed(x, self._scalars(rows))
+            known, handover = self._prefix_features(x, weights[:, None] >= 1), Prefixed(x, bound)
         else:
             raise GenpolicyError(
                 "this policy was not trained to go on from given actions: train it with "

@@ -7,9 +7,10 @@ that are executed anyway and 0 for rows that are free (``genpolicy_deploy.handov
 
 - ``prefix`` (training-time real-time chunking, arXiv 2512.05964): the network was trained with the
   first d actions given, d from 0 to ``max_delay``. Rows of weight 1 are put in their place before
-  every network call, which also is told them; other rows are free.
+  every network call, which also is told them; the other rows are guided, which the paper does not
+  do and which halves the jumps that are left.
 - ``guided`` (real-time chunking, arXiv 2506.07339, its velocity's Jacobian taken for the identity),
-  for flows that were not: every velocity v is pulled towards the previous chunk,
+  for flows that were not trained so: every velocity v is pulled towards the previous chunk,
 
       x̂ = x + (1 − t)·v,   v ← v + λ·W·(previous − x̂),   λ = min(β, (1 − t)/t · 1/r²),
       r² = (1 − t)² / (t² + (1 − t)²),   β = 5, and never more than 1/Δt, which would overshoot.
@@ -49,18 +50,6 @@ class Free:
 
 
 @dataclass(frozen=True)
-class Prefixed(Free):
-    """Given actions stay in their place."""
-
-    previous: Tensor  # [B, 1, A]
-    given: Tensor  # [B, 1, A] bool
-
-    def place(self, x: Tensor) -> Tensor:
-        """``x`` with the given actions."""
-        return torch.where(self.given, self.previous, x)
-
-
-@dataclass(frozen=True)
 class Guided(Free):
     """Velocities are pulled towards the previous chunk."""
 
@@ -71,6 +60,15 @@ class Guided(Free):
         """``v`` with guidance."""
         end = x + (1 - t) * v
         return v + guidance_gain(t, dt) * (self.weights * (self.previous - end))
+
+
+@dataclass(frozen=True)
+class Prefixed(Guided):
+    """Actions of weight 1 stay in their place, the others are guided."""
+
+    def place(self, x: Tensor) -> Tensor:
+        """``x`` with the given actions."""
+        return torch.where(self.weights >= 1, self.previous, x)
 
 
 FREE = Free()

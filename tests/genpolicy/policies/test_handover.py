@@ -76,17 +76,18 @@ def test_guided_integration_is_the_recursion_by_hand(solver):
 
 
 @torch.no_grad()
-def test_given_actions_stay_and_others_follow_the_field():
+def test_given_actions_stay_and_others_are_guided_or_free():
     policy = make()
     policy.net = Told(lambda x, t: torch.full_like(x, 0.5))
     noise = torch.randn(1, 3, 4, 2, generator=torch.Generator().manual_seed(0))
     previous = torch.arange(8.0).reshape(1, 4, 2) / 8
     weights = torch.tensor([[1.0, 1.0, 0.6, 0.0]])
-    got = policy.go_on(
-        OBS, previous, weights, method="prefix", noise={"noise": noise}, num_samples=3
-    )
+    chunk = {"noise": {"noise": noise}, "num_samples": 3}
+    guided = policy.go_on(OBS, previous, weights, method="guided", **chunk)
+    got = policy.go_on(OBS, previous, weights, method="prefix", **chunk)
     torch.testing.assert_close(got[:, :, :2], previous[:, None, :2].expand(1, 3, 2, 2))
-    torch.testing.assert_close(got[:, :, 2:], noise[:, :, 2:] + 0.5)
+    torch.testing.assert_close(got[:, :, 2:], guided[:, :, 2:])  # the field couples no rows
+    torch.testing.assert_close(got[:, :, 3], noise[:, :, 3] + 0.5)
     told = policy.net.prefix[0, 0]
     torch.testing.assert_close(told[:8].reshape(4, 2)[:2], previous[0, :2])
     assert told[4:8].abs().max() == 0 and told[8:].tolist() == [1, 1, 0, 0]
