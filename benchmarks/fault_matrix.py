@@ -62,7 +62,7 @@ def plan(
 
 
 def execute(
-    orders: dict[str, list[Kind]], folder: Path, jobs: int, rng: random.Random
+    orders: dict[str, list[Kind]], folder: Path, jobs: int, rng: random.Random, until: float
 ) -> tuple[list[Injection], list[str]]:
     """All sessions, ``jobs`` at a time: what was injected, and why a session broke off."""
     sessions = []
@@ -73,7 +73,8 @@ def execute(
             place.mkdir()
             part = order[start : start + PER_SESSION]
             seed = random.Random(rng.random())
-            sessions.append(Session(driver, part, place, number + os.getpid() % 1000, seed))
+            rig = number + os.getpid() % 1000
+            sessions.append(Session(driver, part, place, rig, seed, until))
     rng.shuffle(sessions)
     with ThreadPoolExecutor(jobs) as pool:
         done = []
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--drivers", nargs="+", choices=DRIVERS, default=DRIVERS)
     parser.add_argument("--only", default="", help="kinds whose layer and name contain this")
     parser.add_argument("--jobs", type=int, default=2, help="arms at a time")
+    parser.add_argument("--minutes", type=float, default=60.0, help="then nothing more is begun")
     parser.add_argument("--keep", type=Path, help="folder for logs and configurations")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
@@ -136,8 +138,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        until = began + 60.0 * arguments.minutes
         orders = plan(arguments.drivers, arguments.only, arguments.injections, rng)
-        done, troubles = execute(orders, folder, arguments.jobs, rng)
+        done, troubles = execute(orders, folder, arguments.jobs, rng, until)
     result = summary(done) | {
         "not_begun": troubles,
         "seed": arguments.seed,

@@ -45,13 +45,20 @@ class Session:
         folder: for files.
         number: of the rig, see there.
         rng: decides the moments.
+        until: CLOCK_MONOTONIC, s, after which no other injection is begun.
     """
 
     def __init__(
-        self, driver: str, kinds: Iterable[Kind], folder: Path, number: int, rng: random.Random
+        self,
+        driver: str,
+        kinds: Iterable[Kind],
+        folder: Path,
+        number: int,
+        rng: random.Random,
+        until: float,
     ) -> None:
         self.driver, self._queue, self._rng = driver, deque(kinds), rng
-        self._folder, self._number = folder, number
+        self._folder, self._number, self._until = folder, number, until
         self.done: list[Injection] = []
         self.trouble = ""
 
@@ -59,7 +66,7 @@ class Session:
         """Do it; ``trouble`` says why it broke off, if it did: a run did not begin, twice."""
         with Rig(self.driver, self._folder, self._number) as rig:
             failures = 0
-            while self._queue:
+            while self._going:
                 run = rig.run()
                 if run.wait_moving(STARTED_S):
                     failures = 0
@@ -73,11 +80,15 @@ class Session:
                         self.trouble = f"{self.driver}: no run begins: {said}"
                         return
 
+    @property
+    def _going(self) -> bool:
+        return bool(self._queue) and time.monotonic() < self._until
+
     def _use(self, run: Run) -> None:
         """Inject until the run has ended."""
         injections: list[Injection] = []
         spent = repair = False
-        while self._queue and not spent:
+        while self._going and not spent:
             kind = self._queue.popleft()
             injection = self._inject(run, kind)
             injections.append(injection)
