@@ -220,11 +220,10 @@ def _loop() -> list[Kind]:
     return [
         *(Kind(f"stalls {1000 * s:.0f} ms", "loop", paused("loop", s), ends=None,
                event="overrun" if s > 0.1 else None, loses=True) for s in (0.05, 0.15, 0.3)),
-        Kind("stalls 1.5 s", "loop", paused("loop", 1.5), ends=None, rule_s=SILENCE_S,
-             event="overrun|STOP"),
+        Kind("stalls 1.5 s", "loop", paused("loop", 1.5), ARMS, None, SILENCE_S, "overrun|STOP"),
         *(Kind(f"arm process stalls {1000 * s:.0f} ms", "loop", paused("arm", s), ARMS, None,
                event="." if s > 0.1 else None, loses=True) for s in (0.05, 0.3)),
-        Kind("arm process stalls 1.5 s", "loop", paused("arm", 1.5), ARMS, True, 0.0, stop),
+        Kind("arm process stalls 1.5 s", "loop", paused("arm", 1.5), ARMS, True, 1.5, stop),
         Kind("kill -9", "loop", signalled("loop", signal.SIGKILL), ends=True, rule_s=SILENCE_S,
              cut=True),
         Kind("SIGTERM", "loop", signalled("loop", signal.SIGTERM), ends=True, rule_s=0.0,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ class WatchedRobot(MujocoRobot):
         self._sensor = UdpSensor("object", int(sys.argv[2]), 10)
         self._sensor.open()
         super().connect()
+
+    def reset(self, seed: int, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """See ``Robot``: with a packet of the sensor that is new."""
+        super().reset(seed, cancelled)
+        self._sensor.drain()
+        while self._sensor.seq == 0 and not cancelled():
+            time.sleep(0.005)
+            self._sensor.poll([])
 
     def read(self) -> RobotState:
         """See ``Robot``: as old as the older of arm and sensor."""

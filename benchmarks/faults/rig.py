@@ -162,6 +162,7 @@ class Rig:
             else:
                 known = ("port", "host", "domain")
                 driver |= {key: value for key, value in where.items() if key in known}
+            options.pop("home", None)  # the peer is put where a run begins
             options["observations"]["object"] = f"udp:{self.sensor.port}:{puppet.OBJECT}"
             self.config = parse(self.driver, options)
         document = {"robot": self.driver, **options}

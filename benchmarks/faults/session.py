@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from faults import judge
 from faults.kinds import Kind
 from faults.rig import ENDED_S, STARTED_S, Rig, Run
 
-MOVING_S = 8.0  # within which an arm must move again, or its run end
+MOVING_S = 12.0  # within which an arm must move again, or its run end
 REACTION_S = 0.2
 PER_RUN = 15  # injections, then the run is ended in good order and another one begins
 _CODES = (0, 3, 130, -signal.SIGKILL)  # end, fault, Ctrl-C; and what we did to it
@@ -63,7 +64,13 @@ class Session:
         self.trouble = ""
 
     def execute(self) -> None:
-        """Do it; ``trouble`` says why it broke off, if it did: a run did not begin, twice."""
+        """Do it; ``trouble`` says why it broke off, if it did: what was done before counts."""
+        try:
+            self._execute()
+        except Exception:  # of ours: the other sessions go on
+            self.trouble = f"{self.driver}: {traceback.format_exc()}"
+
+    def _execute(self) -> None:
         with Rig(self.driver, self._folder, self._number) as rig:
             failures = 0
             while self._going:
@@ -98,8 +105,9 @@ class Session:
         if run.ended is None:
             run.process.send_signal(signal.SIGTERM)
             if not run.wait_ended(ENDED_S):
-                injections[-1].hangs.append("does not end by SIGTERM")
                 run.kill()
+                for injection in injections[-1:]:
+                    injection.hangs.append("does not end by SIGTERM")
         self._finish(run, injections)
         run.rig.sensor.well()
         if repair:
@@ -136,7 +144,7 @@ class Session:
         goals = judge.changes(rig.goals) if rig.driver == "mujoco" else rig.goals
         log = judge.read(run.log)
         damaged = [(i.start - 0.1, i.end + 1.0) for i in injections if i.kind.loses]
-        bounds = [*(i.start - 0.05 for i in injections[1:]), float("inf")]
+        bounds = [i.start - 0.05 for i in injections[1:]] + [float("inf")] * bool(injections)
         since = 0.0
         for injection, until in zip(injections, bounds, strict=True):
             own = [goal for goal in goals if since <= goal[0] < until]
