@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from genpolicy.spec import GenpolicyError, TaskSpec
-from genpolicy_deploy.leaders.arm_reader import load_leader, reading_dtype
 from genpolicy_deploy.leaders.base import KEYS, Action, Leader, Vector
+from genpolicy_deploy.leaders.leader_file import load_leader, reading_dtype
 from genpolicy_deploy.link import Link
 
 CONNECT_TIMEOUT_S = 30.0

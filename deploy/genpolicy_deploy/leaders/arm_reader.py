@@ -1,9 +1,9 @@
 """The process behind a leader arm: lets it go limp and tells where its joints are.
 
 ``python -m genpolicy_deploy.leaders.arm_reader --fd N --config TOML`` answers on an inherited
-``SOCK_SEQPACKET`` with a JSON greeting (``joints``, or ``error``) and then with ``READING``
-messages; it ends when the other side hangs up. A process of its own, because a driver may wait
-for its bus, which the control loop may not.
+``SOCK_SEQPACKET`` with a JSON greeting (``joints``, or ``error``) and then with messages of
+``reading_dtype``; it ends when the other side hangs up. A process of its own, because a driver may
+wait for its bus, which the control loop may not.
 """
 
 from __future__ import annotations
@@ -17,32 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from genpolicy.spec import GenpolicyError
+from genpolicy_deploy.leaders.leader_file import load_leader, reading_dtype
 from genpolicy_deploy.realtime import Ticker
 from genpolicy_deploy.robots.arm_config import ArmConfig
-from genpolicy_deploy.robots.arm_toml import parse
-from genpolicy_deploy.robots.config import read_toml
 from genpolicy_deploy.robots.device import Device, DeviceState
 from genpolicy_deploy.robots.drivers import build
-
-
-def reading_dtype(joints: int) -> np.dtype:
-    """When the joints were where, on the monotonic clock; rad (m where a joint slides)."""
-    return np.dtype([("t_ns", "<i8"), ("position", "<f8", (joints,))])
-
-
-def load_leader(path: Path) -> ArmConfig:
-    """The TOML file of an arm that a person moves by hand.
-
-    Raises:
-        GenpolicyError: not an arm's file, or of one that would hold against the hand.
-    """
-    document = read_toml(path)
-    config = parse(str(document.pop("robot", "")), document, path)
-    if config.stop != "release":
-        raise GenpolicyError(
-            f'{path}: a leader arm is moved by hand and must be limp: stop = "release"'
-        )
-    return config
 
 
 def serve(connection: socket.socket, config: ArmConfig, device: Device) -> None:
