@@ -61,6 +61,7 @@ class Envelope:
         self.stopped = False
         self._first = True
         self._on_violation = on_violation
+        self._held: tuple[int, ...] = ()  # axes that need no guard: their command was kept
         self._broken: list[str | None] = [None] * len(
             self._axes
         )  # by each axis, at the last target
@@ -88,8 +89,20 @@ class Envelope:
                 )
             axis.start(inside)
         self._publish()
-        self._first = True
+        self._first, self._held = True, ()
         self._broken = [None] * len(self._axes)
+
+    def resume(self, measured: Vector) -> None:
+        """Begin again at rest where the robot is; what its grippers hold, they go on holding.
+
+        Raises:
+            GenpolicyError: as ``start``.
+        """
+        resting = measured.copy()
+        for index in self.spec.grippers:
+            resting[index] = self.command[index]
+        self.start(resting)
+        self._held = self.spec.grippers
 
     def apply(self, target: Any, measured: Vector) -> Vector:
         """The command for ``target [A]``: the same numbers where no limit is touched.
@@ -149,10 +162,9 @@ class Envelope:
         return None
 
     def _guard_first(self, wanted: list[float], measured: Vector) -> None:
-        for name, goal, here, bound in zip(
-            self.spec.axes, wanted, measured, self.spec.limits.first_step, strict=True
-        ):
-            if not abs(goal - here) <= bound:
+        entries = zip(self.spec.axes, wanted, measured, self.spec.limits.first_step, strict=True)
+        for index, (name, goal, here, bound) in enumerate(entries):
+            if index not in self._held and not abs(goal - here) <= bound:
                 self._block("first_command", name)
                 raise FirstCommandError(
                     f"first command refused: axis '{name}' would jump from {here:.4g} to "

@@ -116,9 +116,15 @@ class ControlLoop:
         self._sizes = {f.name: (f.dim,) for f in task.observations}
         self._target = np.zeros(len(robot.spec.axes))
         self._measured = np.zeros(len(robot.spec.axes))
+        self._state: RobotState | None = None
         self._episode = -1
         self._engaged = False  # whether this episode has commanded anything
         self._now = time.monotonic_ns()
+
+    @property
+    def blocked(self) -> int:
+        """Commands that an envelope altered: the loop's own, or that of the arm's joints."""
+        return self.envelope.blocked + (self._state.blocked if self._state else 0)
 
     def warm_up(self) -> None:
         """Wait until the policy answers."""
@@ -287,7 +293,7 @@ class ControlLoop:
                 self._player.void(self._now)
         elif self.machine.state is State.HOLD:
             if self._robot.spec.brakes_itself and self._engaged:
-                self.envelope.start(self._measured)  # where it came to rest
+                self.envelope.resume(self._measured)  # where it came to rest
                 self._engaged = False
             self.machine.to(State.RUN if self._engaged else State.RAMP, "recovered")
 
@@ -356,7 +362,7 @@ class ControlLoop:
             self._now,
             self.ticker.ticks,
             (self._measured, envelope.command, state.joints, state.joint_command),
-            (self._episode, self._step, envelope.blocked + state.blocked),
+            (self._episode, self._step, self.blocked),
             self.ticker.last_lateness_us,
             (self._now - self._measured_ns) / 1e3,
             self.machine.state,

@@ -229,7 +229,7 @@ class Run:
                 "p50": round(compute.percentile(50.0) / 1e3, 3),
                 "p99": round(compute.percentile(99.0) / 1e3, 3),
             },
-            "envelope_violations_blocked": loop.envelope.blocked if loop else 0,
+            "envelope_violations_blocked": loop.blocked if loop else 0,
         }
 
     def _details(self) -> dict[str, Any]:

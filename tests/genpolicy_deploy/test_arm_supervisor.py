@@ -366,7 +366,7 @@ def test_a_joint_that_does_not_get_home_is_named(make_bench):
     bench.device.stuck = True
     bench.order(START)
     finish(bench, 2000)
-    assert "joint 'shoulder' did not get home" in bench.supervisor.reason
+    assert "joint 'shoulder' does not follow" in bench.supervisor.reason
 
 
 def test_a_hold_ends_the_way_home(make_bench):
@@ -418,3 +418,44 @@ def test_an_arm_that_was_made_ready_in_vain_is_stopped(monkeypatch):
         with pytest.raises(GenpolicyError, match="no measurement within"):
             arm_process.serve(theirs, reading)
     assert calls == ["connect", "stop", "close"]
+
+
+def test_a_joint_that_is_held_back_ends_the_run_before_it_could_leap(moving):
+    held = moving.device.position.copy()
+    moving.device.stuck = True
+    while not moving.ended:
+        moving.tick(goal=moving.path[-1] + 0.8 * DT)
+        assert np.abs(moving.path[-1] - held).max() < 0.6  # half a second's way and braking
+    assert moving.supervisor.reason.startswith("joint 'shoulder' does not follow: it is at")
+    moving.check_limits()
+
+
+def test_a_joint_may_lag_by_less_than_half_a_second(make_bench, monkeypatch):
+    bench = make_bench()
+    delayed = [bench.device.position.copy()] * 40  # 0.4 s
+
+    def write(command):
+        bench.device.written.append(command.copy())
+        delayed.append(command.copy())
+        bench.device.position[:] = delayed.pop(0)
+        return True
+
+    monkeypatch.setattr(bench.device, "write", write)
+    ramp(bench, ticks=100)
+    assert not bench.ended
+    bench.tick(100, goal=bench.path[-1])
+    assert not bench.ended
+
+
+def test_an_arm_that_is_pushed_away_at_rest_ends_the_run(make_bench):
+    bench = make_bench()
+    ramp(bench, ticks=10)
+    bench.tick(60, goal=bench.path[-1])
+    bench.device.stuck = True
+    first_step = bench.supervisor._config.limits.first_step[1]
+    bench.device.position[1] += 0.9 * first_step
+    bench.tick(10, goal=bench.path[-1])
+    assert not bench.ended
+    bench.device.position[1] += 0.2 * first_step
+    finish(bench)
+    assert "joint 'elbow' does not follow" in bench.supervisor.reason

@@ -107,7 +107,7 @@ def test_axis_reaches_a_standing_target_without_passing_it(limits, target):
     assert furthest <= abs(goal) + max(1e-6, limits.velocity * 0.05)
 
 
-def spec(**changes) -> RobotSpec:
+def spec(grippers: tuple[int, ...] = (), **changes) -> RobotSpec:
     bounds = {
         "low": (-1.0,) * 7,
         "high": (1.0,) * 7,
@@ -128,6 +128,7 @@ def spec(**changes) -> RobotSpec:
         silence_s=0.1,
         rotation=(3, 4, 5),
         workspace=(0, 1, 2),
+        grippers=grippers,
     )
 
 
@@ -236,6 +237,25 @@ def test_starting_a_hair_outside_the_limits_begins_on_them():
     envelope = Envelope(spec(), 0.05)
     envelope.start(np.r_[np.zeros(6), 1.2])  # first_step is 0.3
     assert envelope.command[6] == 1.0
+
+
+def test_what_a_gripper_holds_it_goes_on_holding():
+    envelope = Envelope(spec(grippers=(6,)), 0.05)
+    envelope.start(np.zeros(7))
+    for i in range(40):
+        envelope.apply(np.r_[np.zeros(6), min(0.025 * i, 0.9)], np.zeros(7))
+    assert envelope.command[6] == 0.9
+    rest = np.r_[np.full(6, 0.1), 0.2]  # the gripper closed on something
+    envelope.resume(rest)
+    np.testing.assert_array_equal(envelope.command, np.r_[np.full(6, 0.1), 0.9])
+    envelope.apply(envelope.command.copy(), rest)  # no leap, whatever the gripper measures
+    assert envelope.command[6] == 0.9
+    envelope.resume(rest)
+    with pytest.raises(FirstCommandError, match="axis 'x'"):
+        envelope.apply(np.r_[0.5, np.full(5, 0.1), 0.9], rest)
+    envelope.start(rest)  # another episode: no hold before
+    with pytest.raises(FirstCommandError, match="axis 'gripper'"):
+        envelope.apply(np.r_[np.full(6, 0.1), 0.9], rest)
 
 
 def test_effort_beyond_its_limit_is_reported_and_nan_counts():

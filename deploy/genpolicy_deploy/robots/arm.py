@@ -115,8 +115,15 @@ class ArmRobot:
             silence_s=config.silence_s,
             rotation=(3, 4, 5) if hand else (),
             workspace=(0, 1, 2) if hand else (),
+            grippers=self._grippers(),
             brakes_itself=True,
         )
+
+    def _grippers(self) -> tuple[int, ...]:
+        if self.config.gripper is None:
+            return ()
+        hand = self.config.mode == "hand"
+        return (6,) if hand else (self.config.joints.index(self.config.gripper.joint),)
 
     def _prepare(self, effort: int) -> None:
         axes, joints = len(self.config.axes), len(self.config.joints)

@@ -19,6 +19,7 @@ from genpolicy_deploy.robots.config import override_limits
 from genpolicy_deploy.robots.mujoco import LIMITS
 
 MIN_RATE_HZ = 20.0  # below, an arm moves in steps that one can see
+MOST_RAD, MOST_RAD_S = 12.6, 30.0  # two turns; beyond what arms do
 SOURCES = {"hand.position": 3, "hand.quaternion": 4, "gripper.position": 2}  # and per joint:
 JOINT_SOURCES = ("joints.position", "joints.velocity")
 _KEYS = [
@@ -118,6 +119,9 @@ class _Parser:
         given = {e: self._vector(table, e, count, "joints.") for e in entries if e in table}
         limits = Limits(**given)
         limits.check(count, f"{self.where}: joints")
+        for entry, most in (("low", MOST_RAD), ("high", MOST_RAD), ("velocity", MOST_RAD_S)):
+            if max(map(abs, given[entry])) > most:
+                raise self._error(f"joints.{entry}", "is in rad, not degrees (m where one slides)")
         return limits
 
     def _hand_limits(self, config: ArmConfig) -> Limits | None:

@@ -68,6 +68,7 @@ class RobotSpec:
     silence_s: float
     rotation: tuple[int, ...] = ()
     workspace: tuple[int, ...] = ()
+    grippers: tuple[int, ...] = ()  # axes that close on things, short of where they were told to be
     brakes_itself: bool = False  # ``hold`` and ``stop`` brake by the robot's own limits, at once
 
 

@@ -161,7 +161,8 @@ class DynamixelDevice:
         for servo in self._servos.ids:
             with contextlib.suppress(GenpolicyError):
                 self._bus.set(servo, WATCHDOG, 0)
-                if self._stop == "release":
+            if self._stop == "release":  # also where the first write was not answered
+                with contextlib.suppress(GenpolicyError):
                     self._bus.set(servo, TORQUE, 0)
 
     def close(self) -> None:

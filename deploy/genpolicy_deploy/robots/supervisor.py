@@ -27,6 +27,7 @@ from genpolicy_deploy.robots.arm_channel import Channel
 from genpolicy_deploy.robots.arm_config import ArmConfig
 from genpolicy_deploy.robots.arm_messages import FAULT, GOAL, HOLD, START, STATE, STOP
 from genpolicy_deploy.robots.device import Device, DeviceState
+from genpolicy_deploy.robots.following import Following
 from genpolicy_deploy.robots.motion import Motion
 from genpolicy_deploy.servo import Servo
 
@@ -64,6 +65,7 @@ class Supervisor:
         # Of the arm's own: the one that moves it continues rotations from its goals.
         self._hand = Servo(replace(config, mode="hand"), 1.0) if config.hand else None
         self._hand_axes = np.zeros(6 + (config.gripper is not None))
+        self._following: Following | None = None  # since the first command
         self._effort_limits = np.array(config.limits.effort)
         self._silence_ns = int(config.silence_s * 1e9)
         self._starting: int | None = None  # the episode that is to begin
@@ -218,6 +220,10 @@ class Supervisor:
             if strained.any():  # NaN counts, too
                 joint = self._config.joints[int(np.argmax(strained))]
                 self.stop(f"effort of joint '{joint}' is beyond its limit")
+        if self._following is not None and not stale:
+            astray = self._following.astray(self._measured)
+            if astray is not None:
+                self.stop(astray)
 
     def _begin_episode(self) -> None:
         """Where one is to begin: wait for rest, then for the way home."""
@@ -236,6 +242,10 @@ class Supervisor:
         wrong = self._motion.step()
         if wrong is not None:
             self.stop(wrong)
+        if self._following is None:
+            self._following = Following(self._config)
+            self._following.start(self._motion.command)
+        self._following.add(self._motion.command)
         try:
             self._motion.sent(self._device.write(self._motion.command))
         except Exception as error:  # an SDK may raise anything
