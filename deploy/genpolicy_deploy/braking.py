@@ -42,11 +42,14 @@ class Axis:
         self._max_v = limits.velocity * (1.0 - MARGIN)
         self._max_a = limits.acceleration * (1.0 - MARGIN)
         self._max_da = limits.jerk * dt * (1.0 - MARGIN)  # change of a per step
+        self._near = 1e-3 * self._max_da * dt * dt
         self.p = self.v = self.a = 0.0
+        self._late_for: float | None = None  # what was wanted, while it could not be reached
 
     def start(self, position: float) -> None:
         """At rest in ``position``, which must lie within the limits."""
         self.p, self.v, self.a = position, 0.0, 0.0
+        self._late_for = None
 
     def violation(self, wanted: float) -> str | None:
         """Which limit a direct step to ``wanted`` would break first, or None."""
@@ -61,12 +64,17 @@ class Axis:
         if abs(a - self.a) > self._max_da:
             return "jerk"
         # Every limit holds now; could it still hold afterwards?
-        return None if self._safe(wanted, v, a) else "position"
+        if not self._safe(wanted, v, a):
+            return "position"
+        # Who catches up with a target that stands must be able to stay there.
+        passes = self._late_for == wanted and abs(self._rest(wanted, v, a) - wanted) > self._near
+        return "acceleration" if passes else None
 
     def go(self, wanted: float) -> None:
         """Step exactly to ``wanted``; only after ``violation`` returned None."""
         v = (wanted - self.p) / self.dt
         self.p, self.v, self.a = wanted, v, (v - self.v) / self.dt
+        self._late_for = None
 
     def track(self, wanted: float, velocity: float) -> str | None:
         """Step to ``wanted``, or as near as the limits allow, and catch up with its motion.
@@ -96,6 +104,7 @@ class Axis:
             wanted: where to be after this step.
             velocity: with which ``wanted`` itself moves on. At rest then means: moving with it.
         """
+        self._late_for = wanted
         goal = min(max(wanted, self.limits.low), self.limits.high)
         velocity = min(max(velocity, -self._max_v), self._max_v) if goal == wanted else 0.0
         brake = self.brake(self.v, self.a)

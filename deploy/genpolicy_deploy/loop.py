@@ -168,8 +168,8 @@ class ControlLoop:
             self._event(kind, str(error))
         finally:
             self.envelope.stop()
-            self._robot.stop()
             self.machine.to(State.STOP, reason)
+            self._robot.stop()
 
     def _stop(self, reason: str) -> None:
         self.halt(reason)
