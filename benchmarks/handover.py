@@ -3,18 +3,22 @@
     genpolicy collect task=lift out=demos.hdf5 episodes=300 expert.noise=0.1
     genpolicy pretrain task=lift policy=flow_rtc data.path=demos.hdf5 chunk=8 exec_steps=4 \
         policy.hidden=[256,256,256] iterations=6000
-    python benchmarks/handover.py CHECKPOINT --out benchmarks/handover
+    python benchmarks/handover.py CHECKPOINT --out benchmarks/handover --episodes 100
+    python benchmarks/handover.py CHECKPOINT --out benchmarks/handover_calm --episodes 100 \
+        --initial-noise 0 --delays 2
 
 Time is virtual: all episodes are simulated side by side in lockstep, and a chunk arrives 0, 1, 2 or
 4 control steps of 50 ms after it was asked for. Each episode has the robot's own ``ChunkPlayer``,
 which plans and merges as in ``genpolicy-deploy run``; an episode lasts at most 100 control steps
 (5 s), waiting included. While a robot waits it pursues its last goal. All use one policy, the same
-initial states and the same noise.
+initial states and the same noise. The policy imitates the demonstrations' noise, too, which shakes
+every action; ``--initial-noise 0`` executes without it.
 
 Jerk is the third difference of a position at control rate, over dt³: of the hand, and of the goals
 that it is sent (what an arm sees that tracks faster than this one). The hand-overs' RMS is over all
 windows of four samples that see an action of the old chunk and the first of the new one, the pause
-between them included; ``inside`` is over the windows between hand-overs.
+between them included; ``inside`` is over the other windows: mostly an episode's start, because
+chunks are short.
 
 A chunk that is there at once is executed from the next control step on, when asked for by ``async``
 and ``ensemble``: to them a delay of 0 is one of 1, which is not simulated twice.

@@ -14,6 +14,7 @@ from genpolicy_deploy.flight_log import read_log
 from genpolicy_deploy.handover import DelayEstimate, Ensemble, check_handover, soft_weights
 from genpolicy_deploy.inference import reply_dtype, request_dtype
 from genpolicy_deploy.loop import ControlLoop
+from genpolicy_deploy.loop import Policy as LoopPolicy
 from genpolicy_deploy.player import ChunkPlayer
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.run import OK, Run, RunOptions
@@ -267,7 +268,7 @@ def run_loop(mode, cue, inject, watchdog):
     """Chunks that an episode executed, and its events."""
     policy = Director(cue)
     robot = FakeRobot(lift_task(), inject)
-    loop = ControlLoop(contract(), robot, policy, None, watchdog, handover=mode)
+    loop = ControlLoop(SPEC, robot, LoopPolicy(contract(), policy, mode), None, watchdog)
     loop.machine.to(type(loop.machine.state).WARMUP)
     executed, take = [], loop._player.next_action
 
