@@ -2,7 +2,7 @@
 
     genpolicy collect task=lift out=demos.hdf5 episodes=300 expert.noise=0.1
     genpolicy pretrain task=lift policy=flow_rtc data.path=demos.hdf5 chunk=8 exec_steps=4 \
-        policy.hidden=[256,256,256] iterations=6000
+        policy.max_delay=4 policy.hidden=[256,256,256] iterations=6000
     python benchmarks/handover.py CHECKPOINT --out benchmarks/handover --episodes 100
     python benchmarks/handover.py CHECKPOINT --out benchmarks/handover_calm --episodes 100 \
         --initial-noise 0 --delays 2

@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from genpolicy_deploy.contract import METADATA_KEY
+from genpolicy_deploy.contract import METADATA_KEY, rtc_inputs
 from genpolicy_deploy.controller import Controller
 
 from genpolicy.data.normalizer import Normalizer
@@ -155,8 +155,9 @@ def test_the_graph_is_deterministic_and_says_nothing_of_this_machine(exported):
 
 def test_every_draw_is_an_input_even_where_nothing_depends_on_it(exported):
     """With a zero scale the noise still says how many samples are wanted."""
-    policy, _, path, _ = exported
+    policy, _, path, contract = exported
     names = [f"obs.{f.name}" for f in policy.spec.task.observations] + list(policy.noise_spec(1, 1))
+    names += rtc_inputs(contract)
     assert [i.name for i in onnx.load(path).graph.input] == names
 
 
