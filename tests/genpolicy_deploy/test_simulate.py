@@ -16,10 +16,17 @@ def test_every_driver_has_an_arm_to_try_it_on():
     assert not {"arm", "orders", "serial_port"} & set(simulate.names())
 
 
+def hear_ctrl_c() -> None:
+    """A shell makes what it starts in the background ignore it, these tests included."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_serves_until_interrupted_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "genpolicy_deploy", "simulate", "dynamixel", "--seed", "3"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, preexec_fn=hear_ctrl_c
+    )
     assert process.stdin and process.stdout and process.stderr
     try:
         assert "'dynamixel' is ready" in process.stdout.readline()
