@@ -116,7 +116,7 @@ class ControlLoop:
         self._sizes = {f.name: (f.dim,) for f in task.observations}
         self._target = np.zeros(len(robot.spec.axes))
         self._measured = np.zeros(len(robot.spec.axes))
-        self._state: RobotState | None = None
+        self._state = RobotState(self._measured, {}, np.zeros(0))  # until the first is read
         self._episode = -1
         self._engaged = False  # whether this episode has commanded anything
         self._now = time.monotonic_ns()
@@ -124,7 +124,7 @@ class ControlLoop:
     @property
     def blocked(self) -> int:
         """Commands that an envelope altered: the loop's own, or that of the arm's joints."""
-        return self.envelope.blocked + (self._state.blocked if self._state else 0)
+        return self.envelope.blocked + self._state.blocked
 
     def warm_up(self) -> None:
         """Wait until the policy answers."""
