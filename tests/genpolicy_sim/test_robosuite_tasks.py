@@ -20,7 +20,9 @@ PLACES = {  # m, corners of where the object shall be
     square.SquareSim: (PEG - square.PEG_REACH, PEG + np.array([0.03, 0.03, 0.02])),
 }
 STARTS, PLACES_DRAWN = 300, 4000
-THROUGH_GRASP = 1e-2  # rad, m or of a quaternion: contact amplifies rounding errors
+# rad, m or of a quaternion. Contact amplifies rounding errors: joints that begin 1e-9 rad/s faster
+# end up to 0.03 elsewhere.
+THROUGH_GRASP = 0.1
 per_task = pytest.mark.parametrize("kind", TASKS, ids=lambda kind: kind.name)
 
 
