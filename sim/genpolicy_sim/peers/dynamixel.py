@@ -17,8 +17,6 @@ Orders besides those of ``orders`` and ``serial_port``, S in seconds:
 
 from __future__ import annotations
 
-import argparse
-import select
 import time
 
 from genpolicy_sim.peers.arm import PeerArm
@@ -33,10 +31,8 @@ from genpolicy_sim.peers.dynamixel_servo import (
     WATCHDOG,
     Servo,
 )
-from genpolicy_sim.peers.orders import Order, Orders, announce
-from genpolicy_sim.peers.serial_port import SerialPort
-
-PERIOD_S = 0.002  # of the physics between packets
+from genpolicy_sim.peers.orders import Order
+from genpolicy_sim.peers.serial_port import serve
 
 
 class Bus:
@@ -71,9 +67,10 @@ class Bus:
             for servo, (result, value) in self._obey(packet).items():
                 if self._muted.get(servo, 0.0) < now:
                     replies.append(status(servo, result, value, self._servos[servo].alert))
+        self._watch()
         return replies
 
-    def watch(self) -> None:
+    def _watch(self) -> None:
         """What the servos do without being told."""
         now = time.monotonic()
         for servo in self._servos.values():
@@ -150,25 +147,5 @@ class Bus:
         self._servos[int(servo)].set((int(address), int(size)), int(value))
 
 
-def main() -> None:
-    """Entry point of the process."""
-    parser = argparse.ArgumentParser(description="Simulated arm of Dynamixel servos.")
-    parser.add_argument("--objects", type=int, metavar="PORT", help="send what Lift observes here")
-    parser.add_argument("--seed", type=int, default=0, help="episode of Lift where the arm starts")
-    args = parser.parse_args()
-    arm = PeerArm(args.objects, args.seed)
-    bus, port = Bus(arm), SerialPort("dynamixel")
-    orders = Orders(arm, bus.orders() | port.orders)
-    try:
-        announce(port=str(port.path))
-        while orders.poll():
-            select.select([orders, *port.ends], [], [], PERIOD_S)
-            arm.advance(time.monotonic())
-            port.send(bus.receive(port.receive()))
-            bus.watch()
-    finally:
-        port.close()
-
-
 if __name__ == "__main__":
-    main()
+    serve("dynamixel", Bus)

@@ -17,16 +17,14 @@ Orders besides those of ``orders`` and ``serial_port``, S in seconds:
 
 from __future__ import annotations
 
-import argparse
-import select
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy_sim.peers.arm import PeerArm
-from genpolicy_sim.peers.orders import Order, Orders, announce
-from genpolicy_sim.peers.serial_port import SerialPort
+from genpolicy_sim.peers.orders import Order
+from genpolicy_sim.peers.serial_port import serve
 
 PING, READ, WRITE, SYNC_READ, SYNC_WRITE = 0x01, 0x02, 0x03, 0x82, 0x83
 BROADCAST = 0xFE
@@ -40,7 +38,6 @@ ERRORS = {
     "overload": 32,
 }
 TICKS = 4096
-PERIOD_S = 0.002  # of the physics between packets
 
 # How the simulated arm was assembled: ticks where a joint is at zero, rad (m) per turn of a servo.
 ZERO = np.array([2048, 2048, 2048, 3072, 2048, 800, 2048, 1024])
@@ -229,24 +226,5 @@ def signed(values: NDArray[np.float64], sign: int) -> NDArray[np.int64]:
     return magnitude + sign * (values < 0)
 
 
-def main() -> None:
-    """Entry point of the process."""
-    parser = argparse.ArgumentParser(description="Simulated arm with Feetech servos.")
-    parser.add_argument("--objects", type=int, metavar="PORT", help="send what Lift observes here")
-    parser.add_argument("--seed", type=int, default=0, help="episode of Lift where the arm starts")
-    args = parser.parse_args()
-    arm = PeerArm(args.objects, args.seed)
-    bus, port = StsBus(arm), SerialPort("feetech")
-    orders = Orders(arm, bus.orders() | port.orders)
-    try:
-        announce(port=str(port.path))
-        while orders.poll():
-            select.select([orders, *port.ends], [], [], PERIOD_S)
-            arm.advance(time.monotonic())
-            port.send(bus.receive(port.receive()))
-    finally:
-        port.close()
-
-
 if __name__ == "__main__":
-    main()
+    serve("feetech", StsBus)

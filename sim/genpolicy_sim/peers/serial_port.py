@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import select
 import shutil
 import tempfile
 import time
 import tty
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from genpolicy_sim.peers.orders import Order
+from genpolicy_sim.peers.arm import PeerArm
+from genpolicy_sim.peers.orders import Order, Orders, announce
+
+PERIOD_S = 0.002  # of the physics between packets
 
 
 class SerialPort:
@@ -108,3 +114,34 @@ class SerialPort:
 
     def _be_silent(self, seconds: str) -> None:
         self._silent_until = time.monotonic() + float(seconds)
+
+
+class Bus(Protocol):
+    """Servos that move an arm."""
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Obey the instructions in ``data``; the status packets that answer them, in order."""
+        ...
+
+    def orders(self) -> dict[str, Order]:
+        """For ``Orders``."""
+        ...
+
+
+def serve(name: str, make_bus: Callable[[PeerArm], Bus]) -> None:
+    """The process of an arm of servos, called ``name``, until its stdin closes."""
+    parser = argparse.ArgumentParser(description=f"Simulated arm of {name} servos.")
+    parser.add_argument("--objects", type=int, metavar="PORT", help="send what Lift observes here")
+    parser.add_argument("--seed", type=int, default=0, help="episode of Lift where the arm starts")
+    args = parser.parse_args()
+    arm = PeerArm(args.objects, args.seed)
+    bus, port = make_bus(arm), SerialPort(name)
+    orders = Orders(arm, bus.orders() | port.orders)
+    try:
+        announce(port=str(port.path))
+        while orders.poll():
+            select.select([orders, *port.ends], [], [], PERIOD_S)
+            arm.advance(time.monotonic())
+            port.send(bus.receive(port.receive()))
+    finally:
+        port.close()
