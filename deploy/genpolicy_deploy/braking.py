@@ -12,6 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genpolicy_deploy.robots.base import Limits
 
 MARGIN = 1e-9  # relative: limits are kept short of rounding
 BISECTIONS = 12
@@ -107,10 +111,9 @@ class Axis:
         self._late_for = wanted
         goal = min(max(wanted, self.limits.low), self.limits.high)
         velocity = min(max(velocity, -self._max_v), self._max_v) if goal == wanted else 0.0
-        brake = self.brake(self.v, self.a)
-        calm = brake if velocity == 0.0 else self.brake(self.v - velocity, self.a)
+        calm = self.brake(self.v - velocity, self.a)
         if velocity != 0.0 and not self._safe_after(calm):
-            self._advance(self._furthest(brake, calm, self._safe_after))
+            self._advance(self._furthest(self.brake(self.v, self.a), calm, self._safe_after))
             return
         eager = ((goal - self.p) / self.dt - self.v) / self.dt
         eager = min(max(eager, self.a - self._max_da), self.a + self._max_da)
@@ -136,15 +139,14 @@ class Axis:
         """The acceptable acceleration furthest on the way from ``sure``, which is, to ``eager``."""
         if acceptable(eager):
             return eager
-        best, low, high = sure, 0.0, 1.0
+        low, high = 0.0, 1.0  # shares of the way
         for _ in range(BISECTIONS):
             share = 0.5 * (low + high)
-            candidate = sure + share * (eager - sure)
-            if acceptable(candidate):
-                best, low = candidate, share
+            if acceptable(sure + share * (eager - sure)):
+                low = share
             else:
                 high = share
-        return best
+        return sure + low * (eager - sure)
 
     def hold(self) -> None:
         """Brake: one step of the way to rest."""
@@ -246,6 +248,12 @@ class Axis:
         self.a = a
         # Rounding may not push a resting axis over its bound.
         self.p = min(max(self.p + self.v * self.dt, self.limits.low), self.limits.high)
+
+
+def axes_within(limits: Limits, dt: float) -> list[Axis]:
+    """One axis per entry of ``limits``."""
+    bounds = (limits.low, limits.high, limits.velocity, limits.acceleration, limits.jerk)
+    return [Axis(AxisLimits(*entry), dt) for entry in zip(*bounds, strict=True)]
 
 
 class Travel:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError
-from genpolicy_deploy.braking import Axis, AxisLimits
+from genpolicy_deploy.braking import axes_within
 from genpolicy_deploy.robots.base import RobotSpec
 from genpolicy_deploy.rotations import nearest
 
@@ -44,17 +44,7 @@ class Envelope:
         limits = spec.limits
         limits.check(len(spec.axes), spec.name)
         self.spec = spec
-        self._axes = [
-            Axis(AxisLimits(*bounds), dt)
-            for bounds in zip(
-                limits.low,
-                limits.high,
-                limits.velocity,
-                limits.acceleration,
-                limits.jerk,
-                strict=True,
-            )
-        ]
+        self._axes = axes_within(limits, dt)
         self.command: Vector = np.zeros(len(self._axes))  # what to send; written in place
         self.violations: dict[str, int] = {}
         self.blocked = 0  # targets that were not sent as they came
@@ -62,9 +52,8 @@ class Envelope:
         self._first = True
         self._on_violation = on_violation
         self._held: tuple[int, ...] = ()  # axes that need no guard: their command was kept
-        self._broken: list[str | None] = [None] * len(
-            self._axes
-        )  # by each axis, at the last target
+        # Which limit each axis broke at the last target.
+        self._broken: list[str | None] = [None] * len(self._axes)
 
     def start(self, measured: Vector) -> None:
         """Begin at rest where the robot is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genpolicy_deploy.braking import Axis, AxisLimits, Travel
+from genpolicy_deploy.braking import Travel, axes_within
 from genpolicy_deploy.robots.base import Limits
 
 Vector = NDArray[np.float64]
@@ -39,17 +39,7 @@ class JointEnvelope:
     """
 
     def __init__(self, joints: tuple[str, ...], limits: Limits, dt: float) -> None:
-        self._axes = [
-            Axis(AxisLimits(*bounds), dt)
-            for bounds in zip(
-                limits.low,
-                limits.high,
-                limits.velocity,
-                limits.acceleration,
-                limits.jerk,
-                strict=True,
-            )
-        ]
+        self._axes = axes_within(limits, dt)
         self._joints = joints
         self._before = [(0.0, 0.0, 0.0)] * len(joints)
         self.command: Vector = np.zeros(len(joints))  # written in place
