@@ -13,16 +13,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from peer_process import PeerProcess
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "robot"
 
@@ -122,45 +121,12 @@ RIGS = (
 )
 
 
-class Peer:
-    """The simulated arm of a rig, in its process."""
+class Peer(PeerProcess):
+    """The simulated arm of a rig."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"genpolicy_sim.peers.{self.rig.driver}", *self.rig.arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line, f"the peer of {self.rig.driver} did not start"
-        self.ready = json.loads(line)["ready"]
-
-    def order(self, text: str) -> Any:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer.startswith("ok"), f"{text}: {answer}"
-        return json.loads(answer[2:]) if answer[2:].strip() else None
-
-    def state(self) -> Any:
-        """Of the arm; its goals are those since the last call."""
-        return self.order("state")
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        try:
-            self.process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        super().__init__(rig.driver, *rig.arguments)
 
     def document(self, mode: str = "joints", **driver: Any) -> dict[str, Any]:
         """The rig's TOML, with slower joints than it has, in mode ``joints`` by default."""

@@ -35,14 +35,14 @@ def shared_peer():
 @pytest.fixture
 def peer(shared_peer):
     """At the start of episode 0, without torque, with nothing wrong."""
-    shared_peer.tell("plug")
+    shared_peer.order("plug")
     for servo in range(1, 9):
-        shared_peer.tell(f"mute {servo} 0")
-        shared_peer.tell(f"set {servo} 70 1 0")
-        shared_peer.tell(f"set {servo} 98 1 0")
+        shared_peer.order(f"mute {servo} 0")
+        shared_peer.order(f"set {servo} 70 1 0")
+        shared_peer.order(f"set {servo} 98 1 0")
     for order in NORMAL:
-        shared_peer.tell(order)
-    shared_peer.tell("reset 0")
+        shared_peer.order(order)
+    shared_peer.order("reset 0")
     return shared_peer
 
 
@@ -87,7 +87,7 @@ def test_measurements_are_the_arms(peer):
     begin = time.monotonic_ns()
     with Arm(peer) as arm:
         assert arm.read() == []
-        truth = peer.tell("state")
+        truth = peer.state()
     assert begin < arm.state.t_ns < time.monotonic_ns() and arm.state.seq == 1
     np.testing.assert_allclose(arm.state.position[:7], truth["position"][:7], atol=4e-3)
     assert abs(arm.state.position[7] - truth["position"][7]) < 1e-4
@@ -100,12 +100,12 @@ def test_a_reversed_joint_is_reversed_both_ways(peer):
     with Arm(peer, scale=scale, zero=zero) as arm:
         arm.read()
         goal = arm.state.position.copy()
-        truth = peer.tell("state")["position"]
+        truth = peer.state()["position"]
         assert arm.state.position[0] == pytest.approx(-truth[0], abs=4e-3)
         goal[0] += 0.2
         arm.device.write(goal)
         arm.read()
-        assert peer.tell("state")["goals"][0][1][0] == pytest.approx(-goal[0], abs=1e-3)
+        assert peer.state()["goals"][0][1][0] == pytest.approx(-goal[0], abs=1e-3)
 
 
 def test_effort_is_in_ampere_with_the_joints_sign(peer):
@@ -113,7 +113,7 @@ def test_effort_is_in_ampere_with_the_joints_sign(peer):
         deadline = time.monotonic() + 20.0
         torque = np.zeros(8)
         while np.abs(torque).max() < 5.0 and time.monotonic() < deadline:
-            torque = np.array(peer.tell("state")["effort"])
+            torque = np.array(peer.state()["effort"])
         assert arm.read() == []
     strong = np.abs(torque) > 5.0
     assert strong.any()
@@ -122,12 +122,12 @@ def test_effort_is_in_ampere_with_the_joints_sign(peer):
 
 def test_torque_comes_on_where_the_arm_is(peer):
     for servo in range(1, 9):
-        peer.tell(f"set {servo} 116 4 2000")  # goals from some earlier life
-        peer.tell(f"set {servo} 64 1 0")
-    before = np.array(peer.tell("state")["position"])
+        peer.order(f"set {servo} 116 4 2000")  # goals from some earlier life
+        peer.order(f"set {servo} 64 1 0")
+    before = np.array(peer.state()["position"])
     with Arm(peer) as arm:
         assert [arm.register(servo, "torque") for servo in range(1, 9)] == [1] * 8
-        after = peer.tell("state")
+        after = peer.state()
     np.testing.assert_allclose(after["target"], before, atol=4e-3)
     np.testing.assert_allclose(after["position"], before, atol=0.02)
 
@@ -136,10 +136,10 @@ def test_commands_arrive_as_joint_goals(peer):
     with Arm(peer) as arm:
         arm.read()
         goal = arm.state.position + np.array([0.1, -0.1, 0.1, 0.1, -0.1, 0.1, -0.1, 0.005])
-        peer.tell("state")
+        peer.state()
         arm.device.write(goal)
         arm.read()  # an answer: the goals before it have been heard
-        goals = peer.tell("state")["goals"]
+        goals = peer.state()["goals"]
         assert len(goals) == 1
         np.testing.assert_allclose(goals[0][1], goal, atol=8e-4)
         deadline = time.monotonic() + 20.0
@@ -162,13 +162,13 @@ def test_what_is_lost_or_damaged_is_a_fault_and_the_measurement_stays(peer, faul
         while arm.read():
             pass  # a busy machine loses some too
         before = arm.state.seq, arm.state.t_ns, arm.state.position.copy()
-        peer.tell(fault)
+        peer.order(fault)
         faults = arm.read()
         assert len(faults) == 1
         assert re.search(words, faults[0])
         assert before[:2] == (arm.state.seq, arm.state.t_ns)
         np.testing.assert_array_equal(before[2], arm.state.position)
-        peer.tell("mute 4 0")
+        peer.order("mute 4 0")
         deadline = time.monotonic() + 20.0
         while arm.read() and time.monotonic() < deadline:
             pass
@@ -177,22 +177,22 @@ def test_what_is_lost_or_damaged_is_a_fault_and_the_measurement_stays(peer, faul
 
 def test_noise_before_an_answer_is_skipped(peer):
     with Arm(peer) as arm:
-        peer.tell("noise 37")
+        peer.order("noise 37")
         assert arm.read() == []
 
 
 def test_answers_with_the_header_in_their_data_arrive_whole(peer):
     with Arm(peer) as arm:
-        peer.tell("freeze 1000")
-        peer.tell("set 3 128 4 -1")  # velocity FF FF FF FF,
-        peer.tell("set 3 132 4 2301")  # position FD 08 00 00: to be stuffed
+        peer.order("freeze 1000")
+        peer.order("set 3 128 4 -1")  # velocity FF FF FF FF,
+        peer.order("set 3 132 4 2301")  # position FD 08 00 00: to be stuffed
         assert arm.read() == []
         assert arm.state.position[2] == pytest.approx((2301 - 2048) * 2 * np.pi / 4096)
 
 
 def test_silence_is_waited_for_in_bounded_time(peer):
     with Arm(peer, reply_s=HASTY_S) as arm:
-        peer.tell("silent 1000")
+        peer.order("silent 1000")
         begin = time.monotonic()
         faults = arm.read()
         assert time.monotonic() - begin < 2.0
@@ -201,7 +201,7 @@ def test_silence_is_waited_for_in_bounded_time(peer):
 
 def test_endless_noise_is_not_listened_to_for_ever(peer):
     with Arm(peer, reply_s=HASTY_S) as arm:
-        peer.tell("silent 1000")
+        peer.order("silent 1000")
         port = arm.device._bus.port
         port.ser.read = lambda size: b"\x00" * size
         begin = time.monotonic()
@@ -216,7 +216,7 @@ def test_endless_noise_is_not_listened_to_for_ever(peer):
 def test_hardware_errors_name_the_servo(peer, kind, words):
     with Arm(peer) as arm:
         assert arm.read() == []
-        peer.tell(f"error 6 {kind}")
+        peer.order(f"error 6 {kind}")
         with pytest.raises(GenpolicyError, match=rf"servo 6 \(joint6\) reports.*: {words}"):
             arm.read()
     with pytest.raises(GenpolicyError, match=rf"servo 6 \(joint6\) reports.*: {words}"):
@@ -231,14 +231,14 @@ def test_the_servos_stop_when_the_bus_falls_silent_and_the_driver_says_so(peer):
         arm.device.write(arm.state.position)
         assert arm.device._guarded
         time.sleep(0.3)
-        peer.tell("state")  # the servos have looked at the clock
+        peer.state()  # the servos have looked at the clock
         with pytest.raises(GenpolicyError, match="has stopped by itself: its bus was silent"):
             arm.read()
-        stopped = peer.tell("state")
+        stopped = peer.state()
         arm.device.write(arm.state.position + 0.5)
         with pytest.raises(GenpolicyError, match="has stopped by itself"):
             arm.read()
-        after = peer.tell("state")
+        after = peer.state()
         np.testing.assert_allclose(after["target"], stopped["target"])
         assert after["torque"]
     with Arm(peer) as arm:  # start again
@@ -246,19 +246,19 @@ def test_the_servos_stop_when_the_bus_falls_silent_and_the_driver_says_so(peer):
         goal = arm.state.position + 0.01
         arm.device.write(goal)
         arm.read()
-        np.testing.assert_allclose(peer.tell("state")["target"], goal, atol=2e-3)
+        np.testing.assert_allclose(peer.state()["target"], goal, atol=2e-3)
 
 
 def test_unplugged_is_an_error_and_plugged_in_again_it_connects(peer):
     with Arm(peer) as arm:
-        peer.tell("unplug")
+        peer.order("unplug")
         for exchange in (arm.read, lambda: arm.device.write(np.zeros(8))):
             with pytest.raises(GenpolicyError, match="is gone"):
                 exchange()
         arm.device.stop()
         with pytest.raises(GenpolicyError, match="cannot be opened"):
             arm.device.connect()
-        peer.tell("plug")
+        peer.order("plug")
         arm.device.connect()
         assert arm.read() == []
 
@@ -270,7 +270,7 @@ def test_stop_leaves_what_was_asked_for(peer, stop, torque):
         arm.device.write(arm.state.position)
         arm.device.stop()
         arm.device.stop()
-        assert peer.tell("state")["torque"] == torque
+        assert peer.state()["torque"] == torque
         assert arm.register(1, "watchdog") == 0
     arm.device.close()
     arm.device.stop()
@@ -286,12 +286,12 @@ def test_stop_leaves_what_was_asked_for(peer, stop, torque):
 )
 def test_another_arm_than_described_is_refused(peer, register, value, normal, message):
     address, size = TABLE[register]
-    peer.tell(f"set 2 {address} {size} {value}")
+    peer.order(f"set 2 {address} {size} {value}")
     try:
         with pytest.raises(GenpolicyError, match=message):
             Arm(peer).device.connect()
     finally:
-        peer.tell(f"set 2 {address} {size} {normal}")
+        peer.order(f"set 2 {address} {size} {normal}")
 
 
 def test_a_servo_that_is_not_there_is_named(peer):
@@ -301,8 +301,8 @@ def test_a_servo_that_is_not_there_is_named(peer):
 
 
 def test_the_return_delay_is_taken_away(peer):
-    peer.tell("set 5 64 1 0")
-    peer.tell("set 5 9 1 250")
+    peer.order("set 5 64 1 0")
+    peer.order("set 5 9 1 250")
     with Arm(peer) as arm:
         assert arm.register(5, "delay") == 0
 

@@ -29,13 +29,13 @@ def shared_peer():
 @pytest.fixture
 def peer(shared_peer):
     """At the start of episode 0, with nothing wrong."""
-    shared_peer.tell("plug")
+    shared_peer.order("plug")
     for servo in range(1, 9):
-        shared_peer.tell(f"error {servo} none")
-        shared_peer.tell(f"mute {servo} 0")
+        shared_peer.order(f"error {servo} none")
+        shared_peer.order(f"mute {servo} 0")
     for order in ("drop 0", "crc 0", "partial 0", "noise 0", "silent 0", "freeze 0"):
-        shared_peer.tell(order)
-    shared_peer.tell("reset 0")
+        shared_peer.order(order)
+    shared_peer.order("reset 0")
     return shared_peer
 
 
@@ -73,7 +73,7 @@ def test_measurements_are_the_arms(peer):
     begin = time.monotonic_ns()
     with Arm(peer) as arm:
         assert arm.read() == []
-        truth = peer.tell("state")
+        truth = peer.state()
     assert begin < arm.state.t_ns < time.monotonic_ns() and arm.state.seq == 1
     np.testing.assert_allclose(arm.state.position[:7], truth["position"][:7], atol=4e-3)
     assert abs(arm.state.position[7] - truth["position"][7]) < 1e-4
@@ -85,7 +85,7 @@ def test_effort_has_the_joints_sign(peer):
     with Arm(peer) as arm:
         time.sleep(0.3)
         assert arm.read() == []
-        torques = np.array(peer.tell("state")["effort"])
+        torques = np.array(peer.state()["effort"])
     strong = np.abs(torques) > 5.0
     assert strong.any()
     np.testing.assert_array_equal(np.sign(arm.state.effort[strong]), np.sign(torques[strong]))
@@ -94,10 +94,10 @@ def test_effort_has_the_joints_sign(peer):
 def test_torque_comes_on_without_a_move():
     peer = PeerProcess("feetech")  # after a power-up, with goals far from where the servos are
     try:
-        before = np.array(peer.tell("state")["position"])
+        before = np.array(peer.state()["position"])
         with Arm(peer):
             time.sleep(0.3)
-            after = peer.tell("state")
+            after = peer.state()
     finally:
         peer.close()
     assert np.abs((2048 - np.array([3072, 800])) * 2 * np.pi / 4096 - before[[3, 5]]).min() > 0.3
@@ -109,10 +109,10 @@ def test_commands_arrive_as_joint_goals(peer):
     with Arm(peer) as arm:
         arm.read()
         goal = arm.state.position + np.array([0.1, -0.1, 0.1, 0.1, -0.1, 0.1, -0.1, 0.005])
-        peer.tell("state")
+        peer.state()
         arm.device.write(goal)
         arm.read()  # an answer: the goals before it have been heard
-        goals = peer.tell("state")["goals"]
+        goals = peer.state()["goals"]
         assert len(goals) == 1
         np.testing.assert_allclose(goals[0][1], goal, atol=8e-4)
         deadline = time.monotonic() + 20.0
@@ -127,13 +127,13 @@ def test_what_is_lost_or_damaged_is_a_fault_and_the_measurement_stays(peer, faul
         while arm.read():
             pass  # a busy machine loses some too
         before = arm.state.seq, arm.state.t_ns, arm.state.position.copy()
-        peer.tell(fault)
+        peer.order(fault)
         faults = arm.read()
         assert len(faults) == 1 and "no sound answer from servo" in faults[0]
         assert "(joint" in faults[0]
         assert before[:2] == (arm.state.seq, arm.state.t_ns)
         np.testing.assert_array_equal(before[2], arm.state.position)
-        peer.tell("mute 4 0")
+        peer.order("mute 4 0")
         deadline = time.monotonic() + 20.0
         while arm.read() and time.monotonic() < deadline:
             pass
@@ -142,13 +142,13 @@ def test_what_is_lost_or_damaged_is_a_fault_and_the_measurement_stays(peer, faul
 
 def test_noise_before_an_answer_is_skipped(peer):
     with Arm(peer) as arm:
-        peer.tell("noise 37")
+        peer.order("noise 37")
         assert arm.read() == []
 
 
 def test_silence_is_waited_for_in_bounded_time(peer):
     with Arm(peer, reply_s=HASTY_S) as arm:
-        peer.tell("silent 1000")
+        peer.order("silent 1000")
         begin = time.monotonic()
         faults = arm.read()
         assert time.monotonic() - begin < 2.0
@@ -161,7 +161,7 @@ def test_silence_is_waited_for_in_bounded_time(peer):
 )
 def test_hardware_errors_name_the_servo(peer, kind, words):
     with Arm(peer) as arm:
-        peer.tell(f"error 6 {kind}")
+        peer.order(f"error 6 {kind}")
         with pytest.raises(GenpolicyError, match=rf"servo 6 \(joint6\) reports: {words}"):
             arm.read()
     with pytest.raises(GenpolicyError, match=rf"servo 6 \(joint6\) reports: {words}"):
@@ -170,14 +170,14 @@ def test_hardware_errors_name_the_servo(peer, kind, words):
 
 def test_unplugged_is_an_error_and_plugged_in_again_it_connects(peer):
     with Arm(peer) as arm:
-        peer.tell("unplug")
+        peer.order("unplug")
         for exchange in (arm.read, lambda: arm.device.write(np.zeros(8))):
             with pytest.raises(GenpolicyError, match="connection is lost"):
                 exchange()
         arm.device.stop()
         with pytest.raises(GenpolicyError, match="cannot be opened"):
             arm.device.connect()
-        peer.tell("plug")
+        peer.order("plug")
         arm.device.connect()
         assert arm.read() == []
 
@@ -185,12 +185,12 @@ def test_unplugged_is_an_error_and_plugged_in_again_it_connects(peer):
 @pytest.mark.parametrize(("stop", "torque"), [("hold", True), ("release", False)])
 def test_stop_leaves_what_was_asked_for_even_beside_an_error(peer, stop, torque):
     with Arm(peer, stop) as arm:
-        peer.tell("error 2 overheating")
+        peer.order("error 2 overheating")
         arm.device.stop()
         arm.device.stop()
-        peer.tell("error 2 none")
+        peer.order("error 2 none")
         assert set(arm.device._registers(40, 1).values()) == {bytes((torque,))}
-        assert peer.tell("state")["torque"] == torque
+        assert peer.state()["torque"] == torque
     arm.device.close()
     arm.device.stop()
 
@@ -205,12 +205,12 @@ def test_stop_leaves_what_was_asked_for_even_beside_an_error(peer, stop, torque)
     ],
 )
 def test_another_arm_than_described_is_refused(peer, register, normal, message):
-    peer.tell(f"set 2 {register}")
+    peer.order(f"set 2 {register}")
     try:
         with pytest.raises(GenpolicyError, match=message):
             Arm(peer).device.connect()
     finally:
-        peer.tell(f"set 2 {normal}")
+        peer.order(f"set 2 {normal}")
 
 
 def test_a_servo_that_is_not_there_is_named(peer):
@@ -220,7 +220,7 @@ def test_a_servo_that_is_not_there_is_named(peer):
 
 
 def test_the_return_delay_is_taken_away_for_good(peer):
-    peer.tell("set 5 7 1 250")
+    peer.order("set 5 7 1 250")
     with Arm(peer) as arm:
         assert set(arm.device._registers(7, 1).values()) == {b"\x00"}
         assert set(arm.device._registers(55, 1).values()) == {b"\x01"}  # locked again

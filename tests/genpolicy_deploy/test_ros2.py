@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +17,8 @@ from genpolicy_deploy.robots.ros2 import Ros2Device
 from genpolicy_deploy.robots.ros2_states import JointStates, StampClock
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from peer_process import PeerProcess
+from rigs import DOMAIN
 
 from genpolicy.spec import GenpolicyError
 
@@ -232,43 +231,19 @@ def test_cdr_by_hand_agrees_with_the_arithmetic_of_its_comments():
 # --- a real arm: the peer's process, DDS over loopback ------------------------------------------
 
 JOINTS = (*(f"joint{i}" for i in range(1, 8)), "gripper")
-DOMAIN = 1 + os.getpid() % 200
 PATIENCE_S = 30.0  # for what takes milliseconds on an idle machine
 
 
-class Peer:
-    """``python -m genpolicy_sim.peers.ros2``, in a namespace of its own."""
+class Peer(PeerProcess):
+    """In a namespace of its own."""
 
     def __init__(self, *arguments: str) -> None:
         namespace = f"test_{os.getpid()}_{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "genpolicy_sim.peers.ros2", "--domain", str(DOMAIN)]
-        self.process = subprocess.Popen(
-            [*command, "--namespace", namespace, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.keys = json.loads(self._line())["ready"]  # of [driver]
-
-    def _line(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline()
-
-    def order(self, text: str) -> dict:
-        assert self.process.stdin
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
-        answer = self._line()
-        assert answer.startswith("ok"), answer
-        return json.loads(answer[2:].strip() or "{}")
+        where = ("--domain", str(DOMAIN), "--namespace", namespace)
+        super().__init__("ros2", *where, *arguments)
 
     def device(self, **keys) -> Ros2Device:
-        return Ros2Device(joints=JOINTS, rate_hz=100.0, **(self.keys | keys))
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(PATIENCE_S)
+        return Ros2Device(joints=JOINTS, rate_hz=100.0, **(self.ready | keys))
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +275,7 @@ def connected(device: Ros2Device):
 
 def last_point(peer: Peer) -> dict:
     """Of the newest trajectory that the controller took."""
-    [point] = peer.order("state")["last"]["points"]
+    [point] = peer.state()["last"]["points"]
     return point
 
 
@@ -315,14 +290,14 @@ def wait_for(device: Ros2Device, state: DeviceState, condition) -> None:
 
 def test_an_arm_is_measured_and_follows(peer):
     with connected(peer.device(effort=True)) as (device, state):
-        truth = peer.order("state")
+        truth = peer.state()
         np.testing.assert_allclose(state.position, truth["position"], atol=1e-3)
         np.testing.assert_allclose(state.effort, truth["effort"], atol=0.1)
         goal = state.position + np.array([0.02, 0, 0, 0.02, 0, 0, -0.02, 0.005])
         device.write(goal)
         wait_for(device, state, lambda: np.abs(state.position - goal).max() < 2e-3)
         assert state.faults == []
-        after = peer.order("state")
+        after = peer.state()
         assert after["refused"] == 0
         assert after["last"]["header"]["stamp"] == {"sec": 0, "nanosec": 0}
         assert after["last"]["points"][0]["time_from_start"] == {"sec": 0, "nanosec": 15 * MS}
@@ -333,22 +308,19 @@ def test_an_arm_is_measured_and_follows(peer):
 
 def test_a_forward_command_controller_takes_arrays():
     peer = Peer("--kind", "array")
-    with connected(peer.device()) as (
-        device,
-        state,
-    ):
+    with connected(peer.device()) as (device, state):
         goal = state.position + 0.01
         device.write(goal)
         wait_for(device, state, lambda: np.abs(state.position - goal).max() < 2e-3)
-        assert peer.order("state")["goals"][-1][1] == goal.tolist()
+        assert peer.state()["goals"][-1][1] == goal.tolist()
     peer.close()
 
 
 def test_an_arm_that_was_never_commanded_is_sent_nothing(peer):
-    peer.order("state")  # forget earlier goals
+    peer.state()  # forget earlier goals
     with connected(peer.device()) as (device, _state):
         device.stop()
-        assert peer.order("state")["goals"] == []
+        assert peer.state()["goals"] == []
 
 
 @pytest.mark.parametrize(

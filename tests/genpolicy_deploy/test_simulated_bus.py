@@ -60,9 +60,9 @@ def test_a_controller_lifts_the_cube_within_all_limits(
     failures = []
     for seed in range(ATTEMPTS):
         for order in ("reboot", f"reset {seed}", "state"):
-            bus.tell(order)
+            bus.order(order)
         run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        state = bus.tell("state")
+        state = bus.state()
         check_limits(np.array([goal for _, goal in state["goals"]]), limits)
         assert state["torque"]  # stop = "hold": the cube is not dropped
         if run.returncode == 0 and state["cube_height"] > LIFTED:

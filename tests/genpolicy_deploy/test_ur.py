@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +12,8 @@ import numpy as np
 import pytest
 from genpolicy_deploy.robots.device import DeviceState
 from genpolicy_deploy.robots.remote_clock import RemoteClock
+from peer_process import PeerProcess
+from rigs import UR_HOST
 
 from genpolicy.spec import GenpolicyError
 
@@ -23,48 +23,16 @@ from genpolicy_deploy.robots.ur import JOINTS, UrDevice
 PERIOD_S = 0.008
 
 
-class UrPeer:
-    """The simulated controller, at an address of its own."""
-
-    def __init__(self) -> None:
-        number = os.getpid()
-        self.host = f"127.{1 + number // 62500 % 250}.{number // 250 % 250}.{1 + number % 250}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "genpolicy_sim.peers.ur", "--host", self.host],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdin and self.process.stdout
-        ready = json.loads(self.process.stdout.readline())
-        assert ready["ready"]["host"] == self.host
-
-    def order(self, order: str) -> dict:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(order + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer.startswith("ok"), answer
-        return json.loads(answer[2:].strip() or "{}")
-
-    def state(self) -> dict:
-        return self.order("state")
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(5.0)
-
-
 @pytest.fixture(scope="module")
-def running_peer() -> Iterator[UrPeer]:
-    peer = UrPeer()
+def running_peer() -> Iterator[PeerProcess]:
+    peer = PeerProcess("ur", "--host", UR_HOST)
+    assert peer.ready["host"] == UR_HOST
     yield peer
     peer.close()
 
 
 @pytest.fixture
-def peer(running_peer: UrPeer) -> UrPeer:
+def peer(running_peer: PeerProcess) -> PeerProcess:
     for order in ("normal", "remote", "mode running", "end", "reset 0", "state"):
         running_peer.order(order)
     return running_peer
@@ -73,8 +41,8 @@ def peer(running_peer: UrPeer) -> UrPeer:
 class Driven:
     """A connected driver and what it last measured."""
 
-    def __init__(self, peer: UrPeer, **options: float) -> None:
-        self.device = UrDevice(peer.host, watchdog_s=0.5, **options)
+    def __init__(self, peer: PeerProcess, **options: float) -> None:
+        self.device = UrDevice(peer.ready["host"], watchdog_s=0.5, **options)
         self.state = DeviceState(np.zeros(6), np.zeros(6))
         self.faults: list[str] = []
         self.goal: np.ndarray | None = None  # once commanded, always commanded
@@ -159,11 +127,11 @@ def test_a_driver_that_dies_leaves_an_arm_at_rest(peer):
         "while True:\n"
         "    device.read(state); goal[0] += 0.003; device.write(goal); time.sleep(0.008)\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, peer.host])
+    child = subprocess.Popen([sys.executable, "-c", code, peer.ready["host"]])
     deadline = time.monotonic() + 20.0
     while np.abs(peer.state()["velocity"]).max() < 0.1 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert peer.order("state")["running"], "it never moved"
+    assert peer.state()["running"], "it never moved"
     child.kill()
     child.wait()
     time.sleep(0.6)
@@ -273,7 +241,7 @@ def test_what_happens_at_the_robot_ends_the_run_with_a_sentence(peer, order, sen
 )
 def test_an_arm_that_is_not_ready_is_refused(peer, order, sentence):
     peer.order(order)
-    device = UrDevice(peer.host)
+    device = UrDevice(peer.ready["host"])
     with pytest.raises(GenpolicyError, match=sentence):
         device.connect()
     device.stop()
@@ -282,7 +250,7 @@ def test_an_arm_that_is_not_ready_is_refused(peer, order, sentence):
 
 def test_another_arm_or_none_is_refused(peer):
     with pytest.raises(GenpolicyError, match="is a UR5, not a UR10"):
-        UrDevice(peer.host, arm="UR10").connect()
+        UrDevice(peer.ready["host"], arm="UR10").connect()
     with pytest.raises(GenpolicyError, match="dashboard does not answer"):
         UrDevice("127.255.255.254").connect()
 
