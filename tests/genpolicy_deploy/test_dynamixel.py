@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from genpolicy_deploy.robots import arm_toml, drivers
 from genpolicy_deploy.robots.config import load_config
-from genpolicy_deploy.robots.device import DeviceState
 from genpolicy_sim.peers import dynamixel_servo
 from peer_process import PeerProcess
+from rigs import CONFIGS
+from servo_bus import ServoArm, build, mend
 
 from genpolicy.spec import GenpolicyError
 
-CONFIG = Path(__file__).parents[2] / "configs" / "robot" / "dynamixel.toml"
-PATIENT_S = 5.0  # for answers that do come, from a process that may have to wait for a processor
 HASTY_S = 0.3
-LONGEST_WATCHDOG_S = 2.5
-NORMAL = ("drop 0", "crc 0", "partial 0", "noise 0", "silent 0", "freeze 0", "jump 1 0 0")
-TABLE = {"model": (0, 2), "delay": (9, 1), "mode": (11, 1), "lowest": (52, 4), "torque": (64, 1)}
-TABLE |= {"level": (68, 1), "error": (70, 1), "watchdog": (98, 1), "goal": (116, 4)}
+TABLE = {  # address, bytes
+    "model": (0, 2),
+    "delay": (9, 1),
+    "mode": (11, 1),
+    "lowest": (52, 4),
+    "torque": (64, 1),
+    "watchdog": (98, 1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,51 +35,20 @@ def shared_peer():
 
 @pytest.fixture
 def peer(shared_peer):
-    """At the start of episode 0, without torque, with nothing wrong."""
-    shared_peer.order("plug")
-    for servo in range(1, 9):
-        shared_peer.order(f"mute {servo} 0")
-        shared_peer.order(f"set {servo} 70 1 0")
-        shared_peer.order(f"set {servo} 98 1 0")
-    for order in NORMAL:
-        shared_peer.order(order)
-    shared_peer.order("reset 0")
-    return shared_peer
+    sound = (f"set {servo} {register} 1 0" for servo in range(1, 9) for register in (70, 98))
+    return mend(shared_peer, *sound, "jump 1 0 0")
 
 
-def config_of(port: str, stop: str = "hold", **changes):
-    options = load_config(CONFIG, "dynamixel") | {"stop": stop}
-    options["driver"] |= {"port": port, **changes}
-    return arm_toml.parse("dynamixel", options, CONFIG)
-
-
-class Arm:
-    """A driver and its latest measurement."""
-
-    def __init__(self, peer: PeerProcess, stop: str = "hold", **changes) -> None:
-        changes = {"reply_s": PATIENT_S, "watchdog_s": LONGEST_WATCHDOG_S} | changes
-        self.device = drivers.build(config_of(peer.ready["port"], stop, **changes))
-        self.state = DeviceState(np.zeros(8), np.zeros(8))
-
-    def read(self) -> list[str]:
-        """The faults of one reading."""
-        self.state.faults.clear()
-        self.device.read(self.state)
-        return self.state.faults
+class Arm(ServoArm):
+    driver = "dynamixel"
+    patient = ServoArm.patient | {"watchdog_s": 2.5}  # the longest
 
     def register(self, servo: int, name: str) -> int:
         return self.device._bus.get(servo, TABLE[name])
 
-    def __enter__(self):
-        self.device.connect()
-        return self
-
-    def __exit__(self, *_):
-        self.device.close()
-
 
 def test_the_shipped_file_describes_the_simulated_arm():
-    driver = load_config(CONFIG, "dynamixel")["driver"]
+    driver = load_config(CONFIGS / "dynamixel.toml", "dynamixel")["driver"]
     assert tuple(driver["zero"]) == dynamixel_servo.ZERO
     np.testing.assert_allclose(driver["scale"], dynamixel_servo.SCALE, rtol=1e-7)
 
@@ -94,7 +64,7 @@ def test_measurements_are_the_arms(peer):
 
 
 def test_a_reversed_joint_is_reversed_both_ways(peer):
-    scale = load_config(CONFIG, "dynamixel")["driver"]["scale"]
+    scale = load_config(CONFIGS / "dynamixel.toml", "dynamixel")["driver"]["scale"]
     zero = [*dynamixel_servo.ZERO]
     scale[0] = -scale[0]
     with Arm(peer, scale=scale, zero=zero) as arm:
@@ -327,4 +297,4 @@ def test_one_port_serves_one_driver(peer):
 )
 def test_options_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(GenpolicyError, match=message):
-        drivers.build(config_of("/dev/none", **changes))
+        build("dynamixel", "/dev/none", **changes)

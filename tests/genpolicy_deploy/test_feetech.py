@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from genpolicy_deploy.robots import arm_toml, drivers
 from genpolicy_deploy.robots.config import load_config
-from genpolicy_deploy.robots.device import DeviceState
 from peer_process import PeerProcess
+from rigs import CONFIGS
+from servo_bus import ServoArm, build, mend
 
 from genpolicy.spec import GenpolicyError
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "robot"
-PATIENT_S = 5.0  # for answers that do come, from a process that may have to wait for a processor
 HASTY_S = 0.05
 
 
@@ -28,45 +26,11 @@ def shared_peer():
 
 @pytest.fixture
 def peer(shared_peer):
-    """At the start of episode 0, with nothing wrong."""
-    shared_peer.order("plug")
-    for servo in range(1, 9):
-        shared_peer.order(f"error {servo} none")
-        shared_peer.order(f"mute {servo} 0")
-    for order in ("drop 0", "crc 0", "partial 0", "noise 0", "silent 0", "freeze 0"):
-        shared_peer.order(order)
-    shared_peer.order("reset 0")
-    return shared_peer
+    return mend(shared_peer, *(f"error {servo} none" for servo in range(1, 9)))
 
 
-def config_of(port: str, stop: str = "hold", name: str = "feetech", **changes):
-    path = CONFIGS / f"{name}.toml"
-    options = load_config(path, "feetech") | {"stop": stop}
-    options["driver"] |= {"port": port, **changes}
-    return arm_toml.parse("feetech", options, path)
-
-
-class Arm:
-    """A driver and its latest measurement."""
-
-    def __init__(self, peer: PeerProcess, stop: str = "hold", **changes) -> None:
-        changes = {"reply_s": PATIENT_S, **changes}
-        self.device = drivers.build(config_of(peer.ready["port"], stop, **changes))
-        count = len(self.device.spec.joints)
-        self.state = DeviceState(np.zeros(count), np.zeros(count))
-
-    def read(self) -> list[str]:
-        """The faults of one reading."""
-        self.state.faults.clear()
-        self.device.read(self.state)
-        return self.state.faults
-
-    def __enter__(self):
-        self.device.connect()
-        return self
-
-    def __exit__(self, *_):
-        self.device.close()
+class Arm(ServoArm):
+    driver = "feetech"
 
 
 def test_measurements_are_the_arms(peer):
@@ -238,10 +202,11 @@ def test_the_return_delay_is_taken_away_for_good(peer):
 )
 def test_options_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(GenpolicyError, match=message):
-        drivers.build(config_of("/dev/none", **changes))
+        build("feetech", "/dev/none", **changes)
 
 
 def test_example_of_a_real_arm_fits_its_driver():
-    device = drivers.build(config_of("/dev/none", name="so101"))
+    path = CONFIGS / "so101.toml"
+    device = drivers.build(arm_toml.parse("feetech", load_config(path, "feetech"), path))
     assert len(device.spec.joints) == 6
     assert "holds its last goal" in device.spec.on_silence
