@@ -25,7 +25,7 @@ from genpolicy_deploy.player import ChunkPlayer
 from genpolicy_deploy.realtime import Ticker, soft_realtime
 from genpolicy_deploy.recorder import Recorder
 from genpolicy_deploy.robots.base import Limits, RobotSpec
-from genpolicy_deploy.run import versions
+from genpolicy_deploy.session import versions
 
 WARM_UP_TICKS = 100
 

@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,19 @@ from genpolicy_deploy.doctor import doctor, report
 from genpolicy_deploy.handover import MODES
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.report import write_report
-from genpolicy_deploy.run import INTERRUPTED, OK, Run, RunOptions, versions
+from genpolicy_deploy.run import Run, RunOptions
+from genpolicy_deploy.session import INTERRUPTED, OK, Session, SessionOptions, versions
 from genpolicy_deploy.simulate import names as simulate_names
 from genpolicy_deploy.simulate import simulate
 from genpolicy_deploy.teleop import Teleop, TeleopOptions
+
+Command = Callable[[argparse.Namespace], tuple[int, dict[str, Any]]]
 
 BAD_INPUT, DIFFERENT = 2, 1
 NOTICE = (
     "The limits and watchdogs are software good practice, not a certified safety function "
     "(ISO 10218, ISO 13849): keep a hardware emergency stop within reach."
 )
-
-
 LEADERS = "keyboard, gamepad, gamepad:/dev/input/js1, arm:LEADER.toml"
 
 
@@ -59,54 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    run = Run(
-        RunOptions(
-            path=args.controller,
-            robot=args.robot,
-            robot_config=args.robot_config,
-            seconds=args.seconds,
-            episodes=args.episodes,
-            seed=args.seed,
-            num_samples=args.num_samples,
-            temperature=args.temperature,
-            handover=args.handover,
-            log=args.log,
-            realtime=not args.no_realtime,
-            estop=args.estop,
-            leader=args.leader,
-        ),
-        on_progress=_say,
-    )
-    run.execute()
-    result = run.result()
-    print(tables.run_table(result))
-    if run.fault:
-        print(f"genpolicy-deploy: {run.fault}", file=sys.stderr)
-    return run.exit_code, result
+    run = Run(RunOptions(**_given(RunOptions, args)), on_progress=_say)
+    return _drive(run, tables.run_table)
 
 
 def _teleop(args: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    session = Teleop(
-        TeleopOptions(
-            leader=args.leader,
-            log=args.log,
-            robot=args.robot,
-            robot_config=args.robot_config,
-            task=args.task,
-            control_hz=args.hz,
-            max_steps=args.max_steps,
-            episodes=args.episodes,
-            seed=args.seed,
-            realtime=not args.no_realtime,
-            estop=args.estop,
-        ),
-        on_progress=_say,
-    )
+    teleop = Teleop(TeleopOptions(**_given(TeleopOptions, args)), on_progress=_say)
+    return _drive(teleop, tables.teleop_line)
+
+
+def _given(options: type[SessionOptions], args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that make ``options``: they have the names of its fields."""
+    return {field.name: getattr(args, field.name) for field in fields(options)}
+
+
+def _drive(session: Session, text: Callable[[dict[str, Any]], str]) -> tuple[int, dict[str, Any]]:
     session.execute()
     result = session.result()
-    print(
-        f"{len(result['episodes'])} episodes, {result['successes']} of them successes: {args.log}"
-    )
+    print(text(result))
     if session.fault:
         print(f"genpolicy-deploy: {session.fault}", file=sys.stderr)
     return session.exit_code, result
@@ -162,96 +133,90 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
-    verbs = parser.add_subparsers(
-        required=True, metavar="{run,teleop,bench,inspect,replay,report,doctor,simulate}"
-    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    verb = verbs.add_parser("run", parents=[common], help="drive a robot", description=NOTICE)
-    verb.set_defaults(command=_run)
-    verb.add_argument("controller", type=Path, help="file written by `genpolicy export`")
-    verb.add_argument("--robot", default="mujoco", help=f"one of: {', '.join(robots.names())}")
-    verb.add_argument("--robot-config", type=Path, metavar="TOML", help="wiring and limits")
+    def add(name: str, command: Command, text: str, description: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, parents=[common], help=text, description=description)
+        verb.set_defaults(command=command)
+        return verb
+
+    _add_run(add("run", _run, "drive a robot", NOTICE))
+    text = "Drive a robot yourself, and record demonstrations for `genpolicy convert`."
+    _add_teleop(add("teleop", _teleop, "demonstrate", text))
+    text = "Measure the loop's punctuality beside inference, without a robot."
+    _add_bench(add("bench", _bench, "measure this machine", text))
+    text = "Show the contract of a controller and check its golden pair."
+    add("inspect", _inspect, "what a file is", text).add_argument("controller", type=Path)
+    text = "Run the controller on a log's observations and seeds; exit 1 if it acts differently."
+    _add_replay(add("replay", _replay, "re-run a log", text))
+    text = "Show a log as one HTML page: commands against limits, latencies, hand-overs, events."
+    _add_report(add("report", _report, "a page of a log", text))
+    text = "What this robot computer permits a real-time loop, and how to grant what it does not."
+    add("doctor", _doctor, "check this computer", text)
+    text = "Start a simulated arm that speaks a real arm's protocol, to run a robot against."
+    _add_simulate(add("simulate", _simulate, "be an arm", text))
+    return parser
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "path", metavar="controller", type=Path, help="file written by `genpolicy export`"
+    )
     verb.add_argument("--seconds", type=float, default=20.0, help="duration (default 20)")
     verb.add_argument("--episodes", type=int, help="run so many whole episodes instead")
-    verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
-    _add_sampling(verb)
-    verb.add_argument(
-        "--handover",
-        default="sync",
-        choices=MODES,
-        help="sync (default): wait for each chunk; async: move on meanwhile; ensemble: average",
-    )
+    verb.add_argument("--num-samples", type=int, metavar="K", help="chunks to choose from (V-GPS)")
+    text = "of the choice; 0 takes the best score"
+    verb.add_argument("--temperature", type=float, metavar="T", help=text)
+    text = "sync (default): wait for each chunk; async: move on meanwhile; ensemble: average"
+    verb.add_argument("--handover", default="sync", choices=MODES, help=text)
     verb.add_argument("--log", type=Path, metavar="FILE", help="record a flight log (a new file)")
     verb.add_argument("--leader", help=f"a person may take over by it: {LEADERS}")
-    _add_safety(verb)
+    _add_robot(verb)
 
-    text = "Drive a robot yourself, and record demonstrations for `genpolicy convert`."
-    verb = verbs.add_parser("teleop", parents=[common], help="demonstrate", description=text)
-    verb.set_defaults(command=_teleop)
+
+def _add_teleop(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--leader", required=True, help=LEADERS)
     verb.add_argument("--log", type=Path, required=True, metavar="FILE", help="a new file")
-    verb.add_argument("--robot", default="mujoco", help=f"one of: {', '.join(robots.names())}")
-    verb.add_argument("--robot-config", type=Path, metavar="TOML", help="wiring and limits")
     verb.add_argument("--task", default="lift", help="what the demonstrations are of")
-    verb.add_argument("--hz", type=float, default=20.0, help="control steps per second (20)")
+    text = "control steps per second (20)"
+    verb.add_argument("--hz", dest="control_hz", type=float, default=20.0, help=text)
     verb.add_argument("--max-steps", type=int, default=1000, help="of an episode (1000)")
     verb.add_argument("--episodes", type=int, help="end after so many (default: key q)")
-    verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
-    _add_safety(verb)
+    _add_robot(verb)
 
-    text = "Measure the loop's punctuality beside inference, without a robot."
-    verb = verbs.add_parser(
-        "bench", parents=[common], help="measure this machine", description=text
-    )
-    verb.set_defaults(command=_bench)
+
+def _add_robot(verb: argparse.ArgumentParser) -> None:
+    """What ``SessionOptions`` holds."""
+    verb.add_argument("--robot", default="mujoco", help=f"one of: {', '.join(robots.names())}")
+    verb.add_argument("--robot-config", type=Path, metavar="TOML", help="wiring and limits")
+    verb.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
+    text = "stop as soon as this file exists (as the space bar, escape and SIGUSR1 do)"
+    verb.add_argument("--estop", type=Path, metavar="FILE", help=text)
+    text = "ask for no scheduling priority"
+    verb.add_argument("--no-realtime", dest="realtime", action="store_false", help=text)
+
+
+def _add_bench(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("controller", type=Path)
     verb.add_argument("--seconds", type=float, default=60.0, help="of the main phase (default 60)")
     verb.add_argument("--hz", type=float, default=500.0, help="ticks per second (default 500)")
 
-    text = "Show the contract of a controller and check its golden pair."
-    verb = verbs.add_parser("inspect", parents=[common], help="what a file is", description=text)
-    verb.set_defaults(command=_inspect)
-    verb.add_argument("controller", type=Path)
 
-    text = "Run the controller on a log's observations and seeds; exit 1 if it acts differently."
-    verb = verbs.add_parser("replay", parents=[common], help="re-run a log", description=text)
-    verb.set_defaults(command=_replay)
+def _add_replay(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("log", type=Path)
     verb.add_argument("--controller", type=Path, help="if the file has moved")
 
-    text = "Show a log as one HTML page: commands against limits, latencies, hand-overs, events."
-    verb = verbs.add_parser("report", parents=[common], help="a page of a log", description=text)
-    verb.set_defaults(command=_report)
+
+def _add_report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("log", type=Path)
     verb.add_argument("--out", type=Path, metavar="HTML", help="default: beside the log")
 
-    text = "What this robot computer permits a real-time loop, and how to grant what it does not."
-    verb = verbs.add_parser(
-        "doctor", parents=[common], help="check this computer", description=text
-    )
-    verb.set_defaults(command=_doctor)
 
-    text = "Start a simulated arm that speaks a real arm's protocol, to run a robot against."
-    verb = verbs.add_parser("simulate", parents=[common], help="be an arm", description=text)
-    verb.set_defaults(command=_simulate)
+def _add_simulate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("arm", help=f"one of: {', '.join(simulate_names())}")
     text = "send what the task Lift observes of its cube to this UDP port"
     verb.add_argument("--objects", type=int, metavar="PORT", help=text)
     verb.add_argument("--seed", type=int, help="episode of Lift where it starts")
-    return parser
-
-
-def _add_safety(verb: argparse.ArgumentParser) -> None:
-    text = "stop as soon as this file exists (as the space bar, escape and SIGUSR1 do)"
-    verb.add_argument("--estop", type=Path, metavar="FILE", help=text)
-    verb.add_argument("--no-realtime", action="store_true", help="ask for no scheduling priority")
-
-
-def _add_sampling(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--num-samples", type=int, metavar="K", help="chunks to choose from (V-GPS)")
-    verb.add_argument(
-        "--temperature", type=float, metavar="T", help="of the choice; 0 takes the best score"
-    )
 
 
 def _say(line: str) -> None:

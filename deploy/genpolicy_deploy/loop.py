@@ -29,6 +29,7 @@ from genpolicy_deploy.player import ChunkPlayer
 from genpolicy_deploy.realtime import Ticker
 from genpolicy_deploy.recorder import Recorder
 from genpolicy_deploy.robots.base import Robot, RobotState, check_fits
+from genpolicy_deploy.run_log import RunLog
 from genpolicy_deploy.states import State, StateMachine
 from genpolicy_deploy.watchdog import Verdict, Watchdog
 
@@ -93,10 +94,11 @@ class ControlLoop:
         self.envelope = Envelope(
             robot.spec, 1.0 / task.control_hz, lambda text: self._event("limit", text)
         )
-        self.machine = StateMachine(self._state_changed)
-        self.faults: dict[str, int] = {}
+        self._log = RunLog(recorder)
+        self.events = self._log.events  # how many of each kind
+        self.machine = StateMachine(self._log.state)
         self.cancelled = False
-        self._task, self._robot, self._recorder = task, robot, recorder
+        self._task, self._robot = task, robot
         self._inference = policy.inference if policy else None
         self._estop = estop or EmergencyStop()
         self._mode = action_mode(task)
@@ -262,8 +264,9 @@ class ControlLoop:
 
     def _poll(self) -> None:
         reply = self._player.poll(self._now)
-        if reply is not None and self._recorder is not None and self._inference is not None:
-            self._record_chunk(self._recorder, reply, self._inference.last_request)
+        if reply is not None and self._inference is not None:
+            request = self._inference.last_request
+            self._log.chunk(self._now, self._episode, self._step, reply, request)
 
     def _listen(self) -> None:
         """Whether a person steers. When that changes, what the policy plans is void."""
@@ -280,7 +283,7 @@ class ControlLoop:
     def _watch(self) -> None:
         age = (self._now - self._measured_ns) / 1e9
         if age > self.watchdog.measurement_warn:
-            self.faults["measurement_late"] = self.faults.get("measurement_late", 0) + 1
+            self._log.count("measurement_late")
         verdict, reason = self.watchdog.judge(age, self._player.waiting_s(self._now))
         if verdict is Verdict.STOP:
             self._stop(reason)
@@ -314,12 +317,12 @@ class ControlLoop:
             self._success, self._judged = leader.verdict, True
         if self._success or self._judged or self._step >= self._max_steps:
             self._finished = True  # success counts at control steps only, as in training
-            self._record_observation(state)
+            self._log.observe(state.observation)
             self._record_step(None)
             return
         if not self._observed:
             self._player.observe(state.observation)
-            self._record_observation(state)
+            self._log.observe(state.observation)
             self._observed = True
         if self._leader is not None and self._steered:
             self._act(self._leader.action(self.envelope.command))
@@ -332,7 +335,7 @@ class ControlLoop:
     def _ask(self, state: RobotState) -> None:
         if not self._player.asking and self._player.waiting_s(self._now) > 0.0:  # asked in vain
             self._player.observe(state.observation, again=True)
-            self._record_observation(state)
+            self._log.observe(state.observation)
         self._player.ask(self._now, state.t_ns)
 
     def _act(self, action: NDArray[np.float32]) -> None:
@@ -346,19 +349,11 @@ class ControlLoop:
         self._due = self.ticker.index + self._ticks_per_step
 
     def _event(self, kind: str, text: str) -> None:
-        self.faults[kind] = self.faults.get(kind, 0) + 1
-        if self._recorder is not None:
-            self._recorder.event(self._now, kind, text)
-
-    def _state_changed(self, state: State, reason: str) -> None:
-        if self._recorder is not None:
-            self._recorder.event(time.monotonic_ns(), "state", f"{state.name} {reason}".strip())
+        self._log.event(self._now, kind, text)
 
     def _record(self) -> None:
-        if self._recorder is None:
-            return
         state, envelope = self._state, self.envelope
-        self._recorder.put_tick(
+        self._log.tick(
             self._now,
             self.ticker.ticks,
             (self._measured, envelope.command, state.joints, state.joint_command),
@@ -369,28 +364,7 @@ class ControlLoop:
             self._steered,
         )
 
-    def _record_observation(self, state: RobotState) -> None:
-        """What a control step is decided from."""
-        if self._recorder is not None:
-            self._recorder.observe(state.observation)
-
     def _record_step(self, action: NDArray[np.float32] | None) -> None:
         """One control step; without an action, the end of the episode."""
-        if self._recorder is None:
-            return
-        step = self._recorder.step
-        step["t_ns"], step["seed"] = self._now, self._seed
-        step["episode"], step["step"] = self._episode, self._step
-        step["acted"], step["success"] = action is not None, self._success
-        step["intervention"] = self._steered
-        step["action"] = 0.0 if action is None else action
-        self._recorder.put("step")
-
-    def _record_chunk(self, recorder: Recorder, reply: np.void, request: np.void) -> None:
-        chunk = recorder.chunk
-        for name in ("t_obs_ns", "seed", "counter", "index", "score", "compute_us", "actions"):
-            chunk[name] = reply[name]
-        chunk["t_ns"], chunk["episode"], chunk["step"] = self._now, self._episode, self._step
-        for name in ("obs", "prev_actions", "prev_weights", "delay"):
-            chunk[name] = request[name]
-        recorder.put("chunk")
+        place = (self._seed, self._episode, self._step)
+        self._log.step(self._now, place, action, self._success, self._steered)

@@ -11,7 +11,8 @@ from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.controller import Controller
 from genpolicy_deploy.flight_log import FlightLog, read_log
 from genpolicy_deploy.inference import split_obs
-from genpolicy_deploy.run import sha256, versions
+from genpolicy_deploy.run import sha256
+from genpolicy_deploy.session import versions
 
 TOLERANCE = 1e-4  # another build of onnxruntime or another CPU may round differently
 

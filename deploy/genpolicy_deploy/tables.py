@@ -33,6 +33,12 @@ def run_table(result: Mapping[str, Any]) -> str:
     return _align(rows)
 
 
+def teleop_line(result: dict[str, Any]) -> str:
+    """What a teleoperation came to."""
+    count, successes = len(result["episodes"]), result["successes"]
+    return f"{count} episodes, {successes} of them successes: {result['log']}"
+
+
 def bench_table(result: Mapping[str, Any]) -> str:
     """What ``bench`` prints."""
     lines = [f"{result['tick_hz']:g} Hz, lateness in µs, inference in ms"]

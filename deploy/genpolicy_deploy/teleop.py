@@ -14,45 +14,43 @@ from pathlib import Path
 from typing import Any
 
 from genpolicy.spec import ActionSpec, GenpolicyError, PolicySpec, TaskSpec
-from genpolicy_deploy import leaders, robots
+from genpolicy_deploy import leaders
 from genpolicy_deploy.estop import EmergencyStop
-from genpolicy_deploy.link import LinkClosedError
-from genpolicy_deploy.loop import ControlLoop, Episode, FaultError
+from genpolicy_deploy.loop import ControlLoop
 from genpolicy_deploy.realtime import soft_realtime
-from genpolicy_deploy.recorder import Recorder
-from genpolicy_deploy.robots import mujoco
-from genpolicy_deploy.robots.base import Robot, RobotSpec
-from genpolicy_deploy.run import FAULT, INTERRUPTED, OK, cancel_on_signals, log_info, versions
+from genpolicy_deploy.robots.base import RobotSpec
+from genpolicy_deploy.session import (
+    Session,
+    SessionOptions,
+    cancel_on_signals,
+    open_robot,
+    versions,
+)
 from genpolicy_deploy.watchdog import Watchdog
 
 OSC = {"position_scale": 0.05, "rotation_scale": 0.5, "gripper_speed": 0.2}  # robosuite's
 
 
 @dataclass(frozen=True)
-class TeleopOptions:
-    """What ``genpolicy-deploy teleop`` takes."""
+class TeleopOptions(SessionOptions):
+    """What ``genpolicy-deploy teleop`` takes. Without ``episodes`` the person quits."""
 
     leader: str
     log: Path
-    robot: str = "mujoco"
-    robot_config: Path | None = None
     task: str = "lift"
     control_hz: float = 20.0
     max_steps: int = 1000
-    episodes: int | None = None  # None: until the person quits
-    seed: int = 0
-    realtime: bool = True
-    estop: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_steps < 1 or not 1.0 <= self.control_hz <= 1000.0:
+            raise GenpolicyError("teleop needs --max-steps of 1 or more and --hz from 1 to 1000")
+        if self.log.exists():
+            raise GenpolicyError(f"{self.log}: exists already; choose another --log file")
 
 
-class Teleop:
-    """Executes ``options``; ``result`` is whole whatever happens, ``exit_code`` says what did.
-
-    Args:
-        options: see ``TeleopOptions``.
-        watchdog: instead of the default thresholds.
-        on_progress: hears a line of text now and then, never while the robot moves.
-    """
+class Teleop(Session):
+    """Executes ``options``: see ``TeleopOptions``."""
 
     def __init__(
         self,
@@ -60,38 +58,8 @@ class Teleop:
         watchdog: Watchdog | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
     ) -> None:
-        if options.seed < 0 or (options.episodes is not None and options.episodes < 1):
-            raise GenpolicyError("seed must not be negative and episodes must be at least 1")
-        if options.max_steps < 1 or not 1.0 <= options.control_hz <= 1000.0:
-            raise GenpolicyError("teleop needs --max-steps of 1 or more and --hz from 1 to 1000")
-        if options.log.exists():
-            raise GenpolicyError(f"{options.log}: exists already; choose another --log file")
-        scene = {}
-        if options.robot == "mujoco" and options.task in mujoco.TASKS:
-            scene = {"task": options.task}
-        self.options, self._on_progress, self._watchdog = options, on_progress, watchdog
-        self.robot = robots.make(options.robot, options.robot_config, **scene)
-        self.episodes: list[Episode] = []
-        self.fault: str | None = None
-        self.interrupted = False
-        self.loop: ControlLoop | None = None
-        self._log: Recorder | None = None
-
-    def execute(self) -> None:
-        """Run to the end; a fault or Ctrl-C stops the robot and is kept for ``result``.
-
-        Raises:
-            GenpolicyError: it could not begin.
-        """
-        try:
-            with contextlib.ExitStack() as stack:
-                self._execute(stack)
-        except FaultError as error:
-            self.fault = str(error)
-        except LinkClosedError as error:  # between episodes
-            self.fault = f"stopped: {error}"
-        except KeyboardInterrupt:
-            self.interrupted = True
+        super().__init__(open_robot(options, options.task), watchdog, on_progress)
+        self.options = options
 
     def _execute(self, stack: contextlib.ExitStack) -> None:
         options = self.options
@@ -103,7 +71,7 @@ class Teleop:
         leader.check_terminal(estop.hears_keys)
         self._on_progress(leader.help)
         spec = PolicySpec(task, obs_steps=1, chunk=1, exec_steps=1)
-        self._log = stack.enter_context(_recorder(options, robot, spec))
+        self._record(stack, options.log, spec, {"leader": options.leader})
         loop = self.loop = ControlLoop(spec, robot, None, self._log, self._watchdog, estop, leader)
         stack.callback(lambda: loop.halt("end of teleoperation"))
         loop.warm_up()
@@ -119,18 +87,9 @@ class Teleop:
             episode = loop.run_episode(options.seed + len(self.episodes), options.max_steps)
             if leader.quits and episode.steps == 0:
                 break  # between two episodes
-            self.episodes.append(episode)
-            outcome = "success" if episode.success else "no success"
-            self._on_progress(f"episode {episode.seed}: {outcome}, {episode.steps} steps")
+            self._ended(episode)
             if len(self.episodes) == options.episodes:
                 break
-
-    @property
-    def exit_code(self) -> int:
-        """0, 3 after a fault, 130 after Ctrl-C."""
-        if self.fault is not None:
-            return FAULT
-        return INTERRUPTED if self.interrupted else OK
 
     def result(self) -> dict[str, Any]:
         """The JSON document of the session."""
@@ -145,7 +104,7 @@ class Teleop:
             "log": str(self.options.log),
             "log_frames_dropped": self._log.dropped if self._log else 0,
             "violations": self.loop.envelope.violations if self.loop else {},
-            "events": self.loop.faults if self.loop else {},
+            "events": self.loop.events if self.loop else {},
             "versions": versions(),
         }
 
@@ -175,9 +134,3 @@ def task_of(robot: RobotSpec, options: TeleopOptions) -> TaskSpec:
         max_episode_steps=options.max_steps,
         control={} if joints else dict(OSC),
     )
-
-
-def _recorder(options: TeleopOptions, robot: Robot, spec: PolicySpec) -> Recorder:
-    info = {"leader": options.leader, **log_info(robot, spec)}
-    axes, joints = len(robot.spec.axes), len(robot.read().joints)
-    return Recorder(options.log, spec, axes, info, joints)

@@ -9,7 +9,8 @@ import signal
 import pytest
 from fake_robot import FakeRobot
 from genpolicy_deploy.estop import SIGNAL, EmergencyStop
-from genpolicy_deploy.run import FAULT, Run, RunOptions
+from genpolicy_deploy.run import Run, RunOptions
+from genpolicy_deploy.session import FAULT
 from genpolicy_deploy.states import State
 from genpolicy_deploy.watchdog import Watchdog
 from tiny_controller import lift_task

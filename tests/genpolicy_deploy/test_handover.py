@@ -17,7 +17,8 @@ from genpolicy_deploy.loop import ControlLoop
 from genpolicy_deploy.loop import Policy as LoopPolicy
 from genpolicy_deploy.player import ChunkPlayer
 from genpolicy_deploy.replay import replay
-from genpolicy_deploy.run import OK, Run, RunOptions
+from genpolicy_deploy.run import Run, RunOptions
+from genpolicy_deploy.session import OK
 from genpolicy_deploy.watchdog import Watchdog
 from tiny_controller import lift_task
 
@@ -280,7 +281,7 @@ def run_loop(mode, cue, inject, watchdog):
     loop._player.next_action = next_action
     robot.policy = policy
     loop.run_episode(0, 16)
-    return executed, loop.faults
+    return executed, loop.events
 
 
 PATIENT = Watchdog(

@@ -12,7 +12,8 @@ from fake_robot import FakeRobot
 from genpolicy_deploy.flight_log import read_log
 from genpolicy_deploy.link import LinkClosedError
 from genpolicy_deploy.replay import replay
-from genpolicy_deploy.run import FAULT, INTERRUPTED, OK, Run, RunOptions
+from genpolicy_deploy.run import Run, RunOptions
+from genpolicy_deploy.session import FAULT, INTERRUPTED, OK
 from genpolicy_deploy.states import State, StateMachine
 from genpolicy_deploy.watchdog import Watchdog
 from hypothesis import settings

@@ -23,7 +23,8 @@ from genpolicy_deploy.flight_log import read_log
 from genpolicy_deploy.replay import replay
 from genpolicy_deploy.robots.base import check_fits
 from genpolicy_deploy.robots.mujoco import MujocoRobot
-from genpolicy_deploy.run import FAULT, INTERRUPTED, Run, RunOptions
+from genpolicy_deploy.run import Run, RunOptions
+from genpolicy_deploy.session import FAULT, INTERRUPTED
 from genpolicy_deploy.watchdog import Watchdog
 from genpolicy_sim.lift import task_spec
 from genpolicy_sim.osc import DeltaScale, Goal, delta_to_goal, rotation_matrix

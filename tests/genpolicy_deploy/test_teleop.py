@@ -22,7 +22,8 @@ from genpolicy_deploy.leaders import arm, base
 from genpolicy_deploy.leaders.gamepad import Gamepad
 from genpolicy_deploy.leaders.keyboard import STEP, Keyboard
 from genpolicy_deploy.replay import replay
-from genpolicy_deploy.run import FAULT, OK, Run, RunOptions
+from genpolicy_deploy.run import Run, RunOptions
+from genpolicy_deploy.session import FAULT, OK
 from genpolicy_deploy.teleop import Teleop, TeleopOptions
 from genpolicy_deploy.watchdog import Watchdog
 from rigs import CONFIGS, RIGS, SLOW_REPLY_S, Peer
