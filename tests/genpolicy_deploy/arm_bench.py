@@ -111,7 +111,7 @@ class Bench:
         reading, self.stop_fd = os.pipe()
         channel = Channel(theirs, reading)
         channel.layout(2, 2, 2)
-        state = DeviceState(np.zeros(2), np.zeros(2))
+        state = DeviceState.of(self.device.spec)
         self.device.read(state)
         config = parse("lerobot", document(**changes))
         self.supervisor = Supervisor(config, self.device, channel, self.clock)

@@ -30,10 +30,8 @@ def serve(connection: socket.socket, config: ArmConfig, device: Device) -> None:
     device.stop()  # limp; nothing is ever written to it
     connection.send(json.dumps({"joints": config.joints}).encode())
     connection.setblocking(False)
-    count = len(config.joints)
-    effort = np.zeros(count if device.spec.reports_effort else 0)
-    state = DeviceState(np.zeros(count), effort)
-    message = np.zeros(1, reading_dtype(count))
+    state = DeviceState.of(device.spec)
+    message = np.zeros(1, reading_dtype(len(config.joints)))
     ticker, seq = Ticker(config.rate_hz), 0
     while not _hung_up(connection):
         device.read(state)

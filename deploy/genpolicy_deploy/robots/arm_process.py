@@ -37,8 +37,7 @@ def first_measurement(device: Device, config: ArmConfig) -> DeviceState:
     Raises:
         GenpolicyError: none came in time; says what came instead.
     """
-    joints = len(config.joints)
-    state = DeviceState(np.zeros(joints), np.zeros(joints if device.spec.reports_effort else 0))
+    state = DeviceState.of(device.spec)
     before, fault = state.seq, ""
     deadline = time.monotonic() + FIRST_MEASUREMENT_S
     while time.monotonic() < deadline:

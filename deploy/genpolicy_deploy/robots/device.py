@@ -8,7 +8,7 @@ passes to ``write`` has left the joint envelope one line before. So a driver may
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,12 @@ class DeviceState:
     seq: int = 0
     t_ns: int = 0
     faults: list[str] = field(default_factory=list)  # one sentence each; who reads clears them
+
+    @classmethod
+    def of(cls, spec: DeviceSpec) -> Self:
+        """Zeros, for the first reading."""
+        joints = len(spec.joints)
+        return cls(np.zeros(joints), np.zeros(joints if spec.reports_effort else 0))
 
 
 class Device(Protocol):

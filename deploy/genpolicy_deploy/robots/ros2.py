@@ -12,8 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.device import DeviceSpec, DeviceState, Vector
 from genpolicy_deploy.robots.ros2_dds import dds_config, dds_topic, ros_topic
@@ -155,8 +153,7 @@ class Ros2Device:
 
     def _await_arm(self) -> None:
         """Until everything is as it should be, or the sentence that says what is not."""
-        count = len(self.spec.joints)
-        state = DeviceState(np.zeros(count), np.zeros(count if self.spec.reports_effort else 0))
+        state = DeviceState.of(self.spec)
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         try:
             while problem := self._problem(state):
