@@ -57,10 +57,7 @@ class DynamixelDevice:
         limits: of the joints; must lie inside what the servos permit.
         stop: "hold" or "release" (no torque: the arm falls).
         port: device file of the bus, such as /dev/ttyUSB0.
-        ids: of the servos, in the order of ``joints``.
-        zero: position, in ticks of 1/4096 turn, where each joint is at zero.
-        scale: rad (m where the joint slides) per turn of the servo; negative turns the other way.
-            Not given: one turn is one turn.
+        ids, zero, scale: see ``ServoJoints``; a turn has 4096 ticks.
         baud: bits per second.
         reply_s: how long an answer may take before it is given up, beyond its bits.
         watchdog_s: silence on the bus after which moving servos stop by themselves.

@@ -138,8 +138,6 @@ class DynamixelBus:
         self._reply_s = reply_s
         self._names = names
         self._sdk: Any = Protocol2PacketHandler()
-        self._reads: dict[Register, GroupSyncRead] = {}
-        self._writes: dict[Register, GroupSyncWrite] = {}
 
     def sync_read(self, register: Register) -> tuple[list[bytes], list[int]]:
         """A register of all servos, and which servos report a hardware error.
@@ -148,13 +146,12 @@ class DynamixelBus:
             BusFaultError: an answer is lost or damaged.
             GenpolicyError: the port is gone.
         """
-        if register not in self._reads:
-            self._reads[register] = GroupSyncRead(self.port, self._sdk, *register)
-            for servo in self._names:
-                self._reads[register].addParam(servo)
+        group = GroupSyncRead(self.port, self._sdk, *register)
+        for servo in self._names:
+            group.addParam(servo)
         values, alerts = [], []
         with self.port.exchange():
-            self._check_sent(self._reads[register].txPacket())
+            self._check_sent(group.txPacket())
             for servo in self._names:
                 data, result, error = self._sdk.readRx(self.port, servo, register[1])
                 self._check_answer(servo, result, error, data, register)
@@ -170,14 +167,11 @@ class DynamixelBus:
             BusFaultError: the bytes could not be sent.
             GenpolicyError: the port is gone.
         """
-        if register not in self._writes:
-            self._writes[register] = GroupSyncWrite(self.port, self._sdk, *register)
-            for servo in self._names:
-                self._writes[register].addParam(servo, [0] * register[1])
+        group = GroupSyncWrite(self.port, self._sdk, *register)
         for servo, value in zip(self._names, values, strict=True):
-            self._writes[register].changeParam(servo, _bytes(register, value))
+            group.addParam(servo, _bytes(register, value))
         with self.port.exchange():
-            self._check_sent(self._writes[register].txPacket())
+            self._check_sent(group.txPacket())
 
     def model(self, servo: int) -> int:
         """Its model number.
