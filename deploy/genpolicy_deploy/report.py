@@ -228,7 +228,8 @@ def _quantiles(values: NDArray[Any]) -> str:
     if not len(values):
         return "none"
     p50, p99 = np.percentile(values, [50, 99])
-    return f"p50 {p50:.4g}, p99 {p99:.4g}, max {values.max():.4g}"
+    p50, p99, most = (f"{v:.{0 if v >= 100 else 2}f}" for v in (p50, p99, values.max()))
+    return f"p50 {p50}, p99 {p99}, max {most}"
 
 
 def _handovers(view: _View) -> str:
