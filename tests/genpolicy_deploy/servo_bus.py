@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 from genpolicy_deploy.robots import arm_toml, drivers
 from genpolicy_deploy.robots.config import load_config
 from genpolicy_deploy.robots.device import DeviceState
@@ -38,7 +37,7 @@ class ServoArm:
 
     def __init__(self, peer: PeerProcess, stop: str = "hold", **changes: Any) -> None:
         self.device = build(self.driver, peer.ready["port"], stop, **(self.patient | changes))
-        self.state = DeviceState(np.zeros(8), np.zeros(8))
+        self.state = DeviceState.of(self.device.spec)
 
     def read(self) -> list[str]:
         """The faults of one reading."""

@@ -40,13 +40,15 @@ QUICK_CHUNK = Watchdog(measurement_hold=5.0, measurement_stop=10.0, chunk_hold=0
 QUICK_MEASUREMENT = Watchdog(
     measurement_hold=0.05, measurement_stop=0.5, chunk_hold=10.0, chunk_stop=20.0
 )
+QUICK_HOLD = replace(QUICK_MEASUREMENT, measurement_stop=30.0)
 
 
-def execute(controller, tmp_path, inject=None, watchdog=PATIENT, **options):
-    robot = FakeRobot(lift_task(), inject, effort=options.pop("effort", False))
+def execute(controller, tmp_path, inject=None, watchdog=PATIENT, robot=None, **options):
+    robot = robot or FakeRobot(lift_task(), inject)
     log = tmp_path / "run.mcap"
     options = {"episodes": 1, "realtime": False} | options
     run = Run(RunOptions(controller, log=log, **options), robot=robot, watchdog=watchdog)
+    robot.run = run  # for those that break it
     run.execute()
     assert_commands_within_limits(robot)
     assert robot.stops >= 1
@@ -139,29 +141,17 @@ def flip_bit(path, out, topic, index, place) -> None:
 def kill_policy(number):
     def inject(robot, state, count):
         if count == 120:
-            os.kill(inject.run.inference.pid, number)
+            os.kill(robot.run.inference.pid, number)
 
     return inject
 
 
-def execute_with_policy_signal(controller, tmp_path, number, watchdog):
-    inject = kill_policy(number)
-    robot = FakeRobot(lift_task(), inject)
-    options = RunOptions(controller, log=tmp_path / "run.mcap", episodes=1, realtime=False)
-    run = inject.run = Run(options, robot=robot, watchdog=watchdog)
-    run.execute()
-    assert_commands_within_limits(robot)
-    return run, robot, read_log(tmp_path / "run.mcap")
-
-
 def test_killed_policy_holds_then_stops_and_the_log_is_whole(short_controller, tmp_path):
-    run, robot, log = execute_with_policy_signal(
-        short_controller, tmp_path, signal.SIGKILL, PATIENT
-    )
+    run, _, log = execute(short_controller, tmp_path, kill_policy(signal.SIGKILL))
     assert run.exit_code == FAULT
     assert "inference: the process has ended" in run.fault
     assert states(log)[-3:] == ["RUN", "HOLD", "STOP"]
-    assert log.complete and robot.stops >= 1
+    assert log.complete
     assert log.event_texts("process_died")
     assert run.loop.envelope.stopped and run.loop.envelope.at_rest
     assert replay(tmp_path / "run.mcap").passed
@@ -169,9 +159,7 @@ def test_killed_policy_holds_then_stops_and_the_log_is_whole(short_controller, t
 
 
 def test_stuck_policy_holds_then_stops(short_controller, tmp_path):
-    run, _, log = execute_with_policy_signal(
-        short_controller, tmp_path, signal.SIGSTOP, QUICK_CHUNK
-    )
+    run, _, log = execute(short_controller, tmp_path, kill_policy(signal.SIGSTOP), QUICK_CHUNK)
     assert run.exit_code == FAULT and "no chunk for" in run.fault
     assert "hold" in {bytes(kind).decode() for kind in log.events["kind"]}
     assert states(log)[-2:] == ["HOLD", "STOP"]
@@ -180,14 +168,11 @@ def test_stuck_policy_holds_then_stops(short_controller, tmp_path):
 def test_a_reply_of_another_size_stops(short_controller, tmp_path):
     def garble(robot, state, count):
         if count == 60:
-            garble.run.inference._link.receive = lambda: memoryview(bytes(7))
+            robot.run.inference._link.receive = lambda: memoryview(bytes(7))
 
-    robot = FakeRobot(lift_task(), garble)
-    options = RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=1, realtime=False)
-    run = garble.run = Run(options, robot=robot, watchdog=PATIENT)
-    run.execute()
+    run, _, log = execute(short_controller, tmp_path, garble)
     assert run.exit_code == FAULT and "a reply of 7 bytes instead of" in run.fault
-    assert robot.stops and states(read_log(tmp_path / "run.mcap"))[-2:] == ["HOLD", "STOP"]
+    assert states(log)[-2:] == ["HOLD", "STOP"]
 
 
 def test_an_error_in_the_program_stops_and_stands_in_the_log(short_controller, tmp_path):
@@ -196,9 +181,8 @@ def test_an_error_in_the_program_stops_and_stands_in_the_log(short_controller, t
             raise ValueError("an error of ours")
 
     robot = FakeRobot(lift_task(), fail)
-    options = RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=1, realtime=False)
     with pytest.raises(ValueError, match="of ours"):
-        Run(options, robot=robot, watchdog=PATIENT).execute()
+        execute(short_controller, tmp_path, robot=robot)
     log = read_log(tmp_path / "run.mcap")
     assert robot.stops and log.event_texts("state")[-1] == "STOP ValueError: an error of ours"
 
@@ -210,12 +194,9 @@ def test_a_robot_that_does_not_get_home_keeps_the_episodes_before(short_controll
                 raise GenpolicyError("joint 'elbow' did not get home")
             super().reset(seed, cancelled)
 
-    robot = Homeless(lift_task())
-    options = RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=2, realtime=False)
-    run = Run(options, robot=robot, watchdog=PATIENT)
-    run.execute()
+    run, _, log = execute(short_controller, tmp_path, robot=Homeless(lift_task()), episodes=2)
     assert run.exit_code == FAULT and "elbow" in run.fault and len(run.episodes) == 1
-    assert "elbow" in read_log(tmp_path / "run.mcap").event_texts("state")[-1]
+    assert "elbow" in log.event_texts("state")[-1]
 
 
 def nan_observation(robot, state, count):
@@ -259,12 +240,7 @@ def test_lasting_bad_measurements_hold_then_stop(short_controller, tmp_path, dam
 
 @pytest.mark.parametrize("damage", [nan_observation, stale])
 def test_passing_bad_measurements_hold_and_recover(short_controller, tmp_path, damage):
-    run, _, log = execute(
-        short_controller,
-        tmp_path,
-        after(100, damage, 140),
-        Watchdog(measurement_hold=0.05, measurement_stop=30.0, chunk_hold=10.0, chunk_stop=20.0),
-    )
+    run, _, log = execute(short_controller, tmp_path, after(100, damage, 140), QUICK_HOLD)
     assert run.exit_code == OK
     sequence = states(log)
     assert sequence[sequence.index("HOLD") + 1] == "RUN"
@@ -285,21 +261,19 @@ def test_effort_beyond_its_limit_stops(short_controller, tmp_path):
     def inject(robot, state, count):
         state.effort = np.full(7, 11.0 if count > 100 else 1.0)
 
-    run, _, log = execute(short_controller, tmp_path, inject, effort=True)
+    robot = FakeRobot(lift_task(), inject, effort=True)
+    run, _, log = execute(short_controller, tmp_path, robot=robot)
     assert run.exit_code == FAULT and "effort of axis 'x'" in run.fault
     assert states(log)[-2:] == ["HOLD", "STOP"]
 
 
 def test_first_command_far_from_the_robot_stops_before_anything_moves(short_controller, tmp_path):
     robot = FakeRobot(lift_task())
-    tight = robot.spec.limits.__class__(**{**vars(robot.spec.limits), "first_step": (1e-6,) * 7})
+    tight = replace(robot.spec.limits, first_step=(1e-6,) * 7)
     object.__setattr__(robot.spec, "limits", tight)
-    run = Run(
-        RunOptions(short_controller, episodes=1, realtime=False), robot=robot, watchdog=PATIENT
-    )
-    run.execute()
+    run, _, _ = execute(short_controller, tmp_path, robot=robot)
     assert run.exit_code == FAULT and "first command refused" in run.fault
-    assert robot.commands == [] and robot.stops >= 1
+    assert robot.commands == []
 
 
 def test_lost_robot_stops_at_once(short_controller, tmp_path):
@@ -342,18 +316,10 @@ def test_robot_of_another_kind_is_refused_before_it_is_commanded(short_controlle
 def test_robot_that_brakes_itself_is_told_at_once_and_goes_on_from_where_it_rests(
     short_controller, tmp_path
 ):
-    watchdog = Watchdog(
-        measurement_hold=0.05, measurement_stop=30.0, chunk_hold=10.0, chunk_stop=20.0
-    )
     robot = FakeRobot(lift_task(), after(100, stale, 140), brakes_itself=True)
-    run = Run(
-        RunOptions(short_controller, log=tmp_path / "run.mcap", episodes=1, realtime=False),
-        robot=robot,
-        watchdog=watchdog,
-    )
-    run.execute()
+    run, _, log = execute(short_controller, tmp_path, watchdog=QUICK_HOLD, robot=robot)
     assert run.exit_code == OK and run.episodes[0].steps == STEPS
-    sequence = states(read_log(tmp_path / "run.mcap"))
+    sequence = states(log)
     place = sequence.index("HOLD")
     assert sequence[place + 1 : place + 3] == ["RAMP", "RUN"]
     first, last = robot.calls.index("hold"), len(robot.calls) - robot.calls[::-1].index("hold") - 1
@@ -364,16 +330,12 @@ def test_robot_that_brakes_itself_is_told_at_once_and_goes_on_from_where_it_rest
     assert (np.abs(resumed - rested) <= bound).all()  # the guard of first commands is on again
 
 
-def test_limits_that_stop_holding_are_events_with_their_axis(build_controller, tmp_path):
-    task = replace(lift_task(), max_episode_steps=STEPS)
+def test_limits_that_stop_holding_are_events_with_their_axis(short_controller, tmp_path):
     robot = FakeRobot(lift_task())
     tight = replace(robot.spec.limits, velocity=(4.0, 1e-3, *(4.0,) * 5))
     object.__setattr__(robot.spec, "limits", tight)
-    path = build_controller(tmp_path / "short.onnx", task=task)
-    log = tmp_path / "run.mcap"
-    run = Run(RunOptions(path, log=log, episodes=1, realtime=False), robot=robot, watchdog=PATIENT)
-    run.execute()
-    texts = read_log(log).event_texts("limit")
+    run, _, log = execute(short_controller, tmp_path, robot=robot)
+    texts = log.event_texts("limit")
     assert "velocity y" in texts
     assert run.loop.envelope.violations["velocity"] >= texts.count("velocity y") >= 1
 

@@ -264,7 +264,7 @@ def peer(shared_peer):
 def connected(device: Ros2Device):
     """A connected driver, and a state with its first measurement."""
     device.connect()
-    state = DeviceState(np.zeros(8), np.zeros(8 if device.spec.reports_effort else 0))
+    state = DeviceState.of(device.spec)
     try:
         wait_for(device, state, lambda: state.seq > 0)
         yield device, state
