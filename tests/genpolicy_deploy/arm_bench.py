@@ -157,13 +157,11 @@ class Bench:
         """Everything written, ``[n, 2]``."""
         return np.array(self.device.written).reshape(-1, 2)
 
-    def check_limits(self, rest_first: bool = True, rest_last: bool = True) -> None:
+    def check_limits(self, rest_last: bool = True) -> None:
         """What was written obeys velocity and acceleration, with rest before and after."""
         path = self.path
         assert len(path) > 2
-        path = np.concatenate(
-            [path[:1]] * (2 * rest_first) + [path] + [path[-1:]] * (2 * rest_last)
-        )
+        path = np.concatenate([path[:1]] * 2 + [path] + [path[-1:]] * (2 * rest_last))
         velocity = np.diff(path, axis=0) / DT
         assert (np.abs(velocity) <= np.array([1.0, 2.0]) * (1 + 1e-5)).all()
         acceleration = np.diff(velocity, axis=0) / DT

@@ -19,7 +19,6 @@ from rigs import ACCELERATION, RIGS, VELOCITY, Peer
 
 from genpolicy.spec import GenpolicyError
 
-HERE = Path(__file__).parent
 PATIENCE_S = 15.0  # for what takes a fraction of a second on an idle machine
 
 
@@ -295,7 +294,7 @@ def test_stop_while_moving_brakes_inside_the_limits(peer):
 
 def test_a_killed_loop_leaves_the_arm_at_rest(peer):
     loop = subprocess.Popen(
-        [sys.executable, str(HERE / "arm_loop.py")],
+        [sys.executable, str(Path(__file__).with_name("arm_loop.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

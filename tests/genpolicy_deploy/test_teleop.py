@@ -224,7 +224,7 @@ def test_a_leader_arm_that_would_hold_against_the_hand_is_refused(leader_file, t
 class Plan(base.HandLeader):
     """Steers from one control step to another, as told beforehand."""
 
-    start, end, verdict_at, breaks_at = 6, 12, None, None
+    start, end, breaks_at = 6, 12, None
 
     def __init__(self, task) -> None:
         super().__init__(task)
