@@ -158,13 +158,12 @@ class Servo:
         return self._envelope.at_rest
 
     def pose(self, position: Vector, out: Vector) -> None:
-        """What goals are given in, ``out [A]``, at measured joints ``position [J]``.
+        """Of hand and gripper at measured joints ``position [J]``, into ``out``.
 
-        Rotation vectors continue those of the call before.
+        As goals of the hand are given, in either mode; rotation vectors continue those of the call
+        before.
         """
-        if self._config.mode == "joints" or self._kinematics is None:
-            out[:] = position
-            return
+        assert self._kinematics is not None
         self._kinematics.place(position)
         self._kinematics.hand(out)
         self._rotation[:] = nearest(out[3:6].tolist(), self._rotation.tolist())

@@ -173,6 +173,10 @@ class Motion:
         self._fence.brake()
         return moving
 
+    def pose(self, measured: Vector, out: Vector) -> None:
+        """Of hand and gripper at the joints ``measured [J]``: see ``Servo.pose``."""
+        self._main.pose(measured, out)
+
     def violations(self) -> dict[str, int]:
         """What the servo altered so far, by kind."""
         found = dict(self._main.violations)

@@ -17,7 +17,6 @@ so an arm that nobody commands is not touched.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +28,6 @@ from genpolicy_deploy.robots.arm_messages import FAULT, GOAL, HOLD, START, STATE
 from genpolicy_deploy.robots.device import Device, DeviceState
 from genpolicy_deploy.robots.following import Following
 from genpolicy_deploy.robots.motion import Motion
-from genpolicy_deploy.servo import Servo
 
 STALE_STOP_S = 1.0
 LATE_PERIODS = 2.5  # since the last tick: more is a gap
@@ -62,8 +60,6 @@ class Supervisor:
     def __init__(self, config: ArmConfig, device: Device, channel: Channel, clock: Clock) -> None:
         self._config, self._device, self._channel, self._clock = config, device, channel, clock
         self._motion = Motion(config, 1.0 / config.rate_hz)
-        # Of the arm's own: the one that moves it continues rotations from its goals.
-        self._hand = Servo(replace(config, mode="hand"), 1.0) if config.hand else None
         self._hand_axes = np.zeros(6 + (config.gripper is not None))
         self._following: Following | None = None  # since the first command
         self._effort_limits = np.array(config.limits.effort)
@@ -259,8 +255,8 @@ class Supervisor:
         state["joints"], state["velocity"] = self._measured, self._velocity
         state["effort"] = self._device_state.effort
         state["command"] = motion.command if motion.engaged else self._measured
-        if self._hand is not None:
-            self._hand.pose(self._measured, self._hand_axes)
+        if self._config.hand:
+            motion.pose(self._measured, self._hand_axes)
             state["hand"] = self._hand_axes[:6]
         state["position"] = self._hand_axes if self._config.mode == "hand" else self._measured
         violations = motion.violations()
