@@ -1,6 +1,9 @@
 """A person at a device: whether they steer, their actions, and what they think of the episode."""
+# ruff: noqa: B027 (a device need not do all that a leader may)
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,7 @@ Action = NDArray[np.float32]
 KEYS = "Enter: success; Backspace: failure; p: let go; q: quit; space: emergency stop"
 
 
-class Leader:
+class Leader(ABC):
     """Polled in every tick of the control loop; nothing but ``connect`` takes time.
 
     The person's actions count while ``steers``: from the first motion on, until they let go. A
@@ -79,13 +82,13 @@ class Leader:
             GenpolicyError: the device is gone.
         """
 
+    @abstractmethod
     def action(self, command: Vector) -> Action:
         """The person's action ``[Da]`` of this control step, overwritten by the next call.
 
         Args:
             command: ``[A]`` what the robot was last told.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of the device."""
