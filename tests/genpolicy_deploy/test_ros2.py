@@ -398,11 +398,19 @@ def test_a_second_publisher_ends_the_connection(peer):
             wait_for(device, state, lambda: False)
 
 
+def test_a_second_sender_of_commands_ends_the_run(peer):
+    with connected(peer.device()) as (device, state):
+        device.write(state.position)
+        peer.order("rival")
+        with pytest.raises(GenpolicyError, match="another program has begun to send commands"):
+            wait_for(device, state, lambda: device.write(state.position) is None)
+
+
 def test_a_controller_that_ends_is_noticed_and_so_is_its_return(peer):
     with connected(peer.device()) as (device, state):
         peer.order("deaf")
         with pytest.raises(GenpolicyError, match="nobody listens"):
-            wait_for(device, state, lambda: device.write(state.position) is not None)
+            wait_for(device, state, lambda: device.write(state.position) is None)
     peer.order("well")
     with connected(peer.device()) as (device, state):
         device.write(state.position)

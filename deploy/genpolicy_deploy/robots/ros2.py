@@ -80,7 +80,8 @@ class Ros2Device:
         self._reader: Any = None
         self._writer: Any = None
         self._publications: Any = None
-        self._publishers: Any = None
+        self._publishers: Any = None  # all that are there
+        self._news: Any = None  # those that have come since the last look
 
     def connect(self) -> None:
         """See ``Device``. Waits for one publisher of measurements and for a controller."""
@@ -134,8 +135,9 @@ class Ros2Device:
             participant = DomainParticipant(self._domain)
             self._entities.append(participant)
             publications = BuiltinDataReader(participant, BuiltinTopicDcpsPublication)
-            alive = SampleState.Any | ViewState.Any | InstanceState.Alive
-            self._publishers = ReadCondition(publications, alive)
+            alive = ViewState.Any | InstanceState.Alive
+            self._publishers = ReadCondition(publications, SampleState.Any | alive)
+            self._news = ReadCondition(publications, SampleState.NotRead | alive)
             self._publications = publications
             self._reader = DataReader(
                 participant, Topic(participant, self._states, m.JointState), qos=reading
@@ -183,15 +185,15 @@ class Ros2Device:
             return self._complaint or f"{ros_topic(self._states)} is silent"
         if not self._writer.get_matched_subscriptions():
             return f"nobody listens to {ros_topic(self._commands)}: start the arm's controller"
-        if self._rivals():
+        if self._rival_among(self._publishers):
             return f"another program sends commands to {ros_topic(self._commands)}: end it first"
         return ""
 
-    def _rivals(self) -> int:
-        """Publishers of commands besides ourselves."""
-        publishers = self._publications.read(1000, self._publishers)
-        return sum(
-            p.topic_name == self._commands and p.participant_key != self._guid for p in publishers
+    def _rival_among(self, publishers: Any) -> bool:
+        """Whether somebody besides ourselves is there to send commands."""
+        return any(
+            publisher.topic_name == self._commands and publisher.participant_key != self._guid
+            for publisher in self._publications.read(1000, publishers)
         )
 
     def read(self, state: DeviceState) -> None:
@@ -232,6 +234,11 @@ class Ros2Device:
         if not self._writer.get_publication_matched_status().current_count:
             raise GenpolicyError(
                 f"robot 'ros2': nobody listens to {ros_topic(self._commands)} any more"
+            )
+        if self._rival_among(self._news):
+            raise GenpolicyError(
+                f"robot 'ros2': another program has begun to send commands to "
+                f"{ros_topic(self._commands)}"
             )
         positions = command.tolist()
         if not self._send(positions):
@@ -275,7 +282,8 @@ class Ros2Device:
     def close(self) -> None:
         """See ``Device``."""
         self._last_command = []
-        self._reader = self._writer = self._publications = self._publishers = None
+        self._reader = self._writer = None
+        self._publications = self._publishers = self._news = None
         while self._entities:
             self._entities.pop()  # the SDK deletes what is no longer referred to
 
