@@ -13,29 +13,7 @@ from typing import Any
 import numpy as np
 
 from genpolicy_deploy.robots.device import DeviceState
-
-DRIFT = 5000  # the two clocks may drift apart by one part in so many
-
-
-class StampClock:
-    """A publisher's stamps on our monotonic clock.
-
-    The difference between the clocks is that of the message which came fastest so far. It gives
-    way slowly, because two clocks never run at quite the same speed; so a delay that grows more
-    slowly than that is not seen.
-    """
-
-    def __init__(self) -> None:
-        self._offset: int | None = None
-        self._at = 0
-
-    def to_monotonic(self, stamp_ns: int, now_ns: int) -> int:
-        """When a message stamped ``stamp_ns`` and seen at ``now_ns`` was made; never after now."""
-        offset = now_ns - stamp_ns
-        if self._offset is not None:
-            offset = min(offset, self._offset + (now_ns - self._at) // DRIFT)
-        self._offset, self._at = offset, now_ns
-        return stamp_ns + offset
+from genpolicy_deploy.robots.remote_clock import RemoteClock
 
 
 class JointStates:
@@ -48,7 +26,7 @@ class JointStates:
 
     def __init__(self, joints: Sequence[str], effort: bool) -> None:
         self._joints, self._effort = tuple(joints), effort
-        self._clock = StampClock()
+        self._clock = RemoteClock()
         self._stamp_ns: int | None = None
         self._names: list[str] = []
         self._order: list[int] = []
@@ -76,7 +54,7 @@ class JointStates:
         if self._effort:
             state.effort[:] = chosen[1]
         self._stamp_ns = stamp_ns
-        state.t_ns = self._clock.to_monotonic(stamp_ns, now_ns)
+        state.t_ns = self._clock.local_ns(stamp_ns, now_ns)
         state.seq += 1
         return ""
 

@@ -162,7 +162,7 @@ class UrDevice:
             return
         state.position[:] = position
         state.effort[:] = receive.getActualCurrent()
-        state.t_ns = self._measured_ns = self._clock.local_ns(timestamp, now_ns)
+        state.t_ns = self._measured_ns = self._clock.local_ns(round(timestamp * 1e9), now_ns)
         state.seq += 1
 
     def write(self, command: Vector) -> bool:
