@@ -260,6 +260,7 @@ class Broken(motion.Servo):
     [
         (lambda q: q * np.nan, "not finite"),
         (lambda q: q + np.array([0.0, 2.1 * DT]), "'elbow' is faster than its limit"),
+        (lambda q: q + np.array([0.0, 0.3 * DT]), "'elbow' accelerates beyond its limit"),
         (lambda q: np.array([1.001, q[1]]), "'shoulder' is outside its limits"),
         (lambda q: q[:1], "another shape"),
         (lambda q: 1 / 0, "ZeroDivisionError"),

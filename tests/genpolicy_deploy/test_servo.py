@@ -12,6 +12,7 @@ from arms import HOME, JOINTS, LIMITS, PANDA, WORKSPACE, panda
 from genpolicy_deploy.clearance import Clearance
 from genpolicy_deploy.robots.arm_config import Workspace
 from genpolicy_deploy.robots.base import Limits
+from genpolicy_deploy.robots.fence import Fence
 from genpolicy_deploy.servo import INSET, Servo
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,9 @@ def pose(servo: Servo) -> np.ndarray:
 def assert_obeys(commands: np.ndarray, limits: Limits, dt: float) -> None:
     """Finite differences of joint commands that begin at rest, ``[N, J]``."""
     assert (commands >= limits.low).all() and (commands <= limits.high).all()
+    fence = Fence(JOINTS, limits, dt)
+    fence.start(commands[0])
+    assert not any(fence.refuses(command) for command in commands)
     commands = np.concatenate([commands[:1]] * 3 + [commands])
     for order, name in ((1, "velocity"), (2, "acceleration"), (3, "jerk")):
         rate = np.abs(np.diff(commands, order, axis=0)) / dt**order

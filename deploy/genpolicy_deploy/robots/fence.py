@@ -13,10 +13,14 @@ from genpolicy_deploy.robots.base import Limits
 
 Vector = NDArray[np.float64]
 ROUNDING = 1e-6  # relative
+SPARE = 1.01  # acceleration may be more by this: differences of differences keep fewer digits
 
 
 class Fence:
     """Remembers what was sent last.
+
+    It counts in commands, as the servo does: a late tick makes no command look wrong, and after a
+    gap both start again from rest.
 
     Args:
         joints: names.
@@ -51,6 +55,9 @@ class Fence:
         fast = np.abs(moved) > self._step
         if fast.any():
             return f"the command of joint '{self._name(fast)}' is faster than its limit"
+        sudden = np.abs(moved - self._moved) > SPARE * self._change
+        if sudden.any():
+            return f"the command of joint '{self._name(sudden)}' accelerates beyond its limit"
         self._moved[:] = moved
         self.command[:] = command
         return None
