@@ -105,7 +105,11 @@ def summary(done: Sequence[Injection]) -> dict[str, Any]:
 
 def _row(driver: str, kind: Kind, own: Sequence[Injection]) -> dict[str, Any]:
     reactions = [i.reaction_s for i in own if i.reaction_s is not None]
-    notes = [text for i in own for text in (*i.escapes, *i.hangs, *i.missing, *i.surprises)]
+    notes = [
+        f"{i.log} at {i.start:.2f}: {text}"
+        for i in own
+        for text in (*i.escapes, *i.hangs, *i.missing, *i.surprises)
+    ]
     return {
         "driver": driver,
         "layer": kind.layer,

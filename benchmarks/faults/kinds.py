@@ -75,14 +75,14 @@ def _wire() -> list[Kind]:
         return act
 
     return [
-        kind("answers lost", dynamixel="drop 2", feetech="drop 2", ros2="drop 20", ur="drop 10",
+        kind("answers lost", dynamixel="drop 2", feetech="drop 2", ros2="drop 100", ur="drop 100",
              lerobot="drop 2"),
         kind("bad checksum", dynamixel="crc 2", feetech="crc 2"),
         kind("cut short", dynamixel="partial 2", feetech="partial 2", ros2="partial 20",
              lerobot="partial 2"),
         kind("in two parts", event=None, ur="partial 3"),
         kind("garbage", event=None, dynamixel="noise 40", feetech="noise 40"),
-        kind("garbage in the stream", ur="noise 1"),
+        kind("garbage in the stream", event=None, ur="noise 1"),
         kind("wrong content", ros2="short 20", lerobot="word 2"),
         kind("not a number", ros2="nan 20", ur="nan 8", lerobot="nan 2"),
         kind("delayed", ur="delay 0.2 0.5"),
@@ -94,8 +94,10 @@ def _wire() -> list[Kind]:
         Kind("unplugged", "wire", *_orders(**dict.fromkeys(
              ("dynamixel", "feetech", "ur", "lerobot"), "unplug")),
              ends=True, rule_s=SILENCE_S, event="^state STOP", loses=True, repair=True),
-        Kind("second publisher", "wire", *_orders(ros2="second"), ends=None, event="^robot ",
-             loses=True, repair=True),
+        Kind("second publisher", "wire", *_orders(ros2="second"), ends=True, rule_s=SILENCE_S,
+             event="^state STOP", loses=True, repair=True),
+        Kind("second commander", "wire", *_orders(ros2="rival"), ends=True, rule_s=SILENCE_S,
+             event="^state STOP", loses=True, repair=True),
     ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class Injection:
     hangs: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # in the log
     surprises: list[str] = field(default_factory=list)
+    log: str = ""  # which flight log tells of it
     reaction_s: float | None = None  # how long the goals went on changing, where they must rest
 
 
@@ -149,6 +150,7 @@ class Session:
         for injection, until in zip(injections, bounds, strict=True):
             own = [goal for goal in goals if since <= goal[0] < until]
             since = until
+            injection.log = f"{run.log.parent.name}/{run.log.name}"
             injection.escapes += judge.escapes(
                 own, rig.limits, rig.period_s, rig.resolution, damaged
             )

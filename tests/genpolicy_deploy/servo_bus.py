@@ -51,3 +51,18 @@ class ServoArm:
 
     def __exit__(self, *_):
         self.device.close()
+
+
+def check_goals_into_silence(arm: ServoArm, peer: PeerProcess) -> None:
+    """They do not count as sent, so that no joint is led away from those which were heard."""
+    while arm.read():
+        pass  # a busy machine loses answers, too
+    goal = arm.state.position.copy()
+    assert arm.device.write(goal)
+    peer.order("silent 1000")
+    assert arm.read()
+    assert not arm.device.write(goal)
+    peer.order("silent 0")
+    while arm.read():
+        pass
+    assert arm.device.write(goal)

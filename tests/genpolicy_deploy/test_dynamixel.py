@@ -11,7 +11,7 @@ from genpolicy_deploy.robots.config import load_config
 from genpolicy_sim.peers import dynamixel_servo
 from peer_process import PeerProcess
 from rigs import CONFIGS
-from servo_bus import ServoArm, build, mend
+from servo_bus import ServoArm, build, check_goals_into_silence, mend
 
 from genpolicy.spec import GenpolicyError
 
@@ -167,6 +167,11 @@ def test_silence_is_waited_for_in_bounded_time(peer):
         faults = arm.read()
         assert time.monotonic() - begin < 2.0
         assert "does not answer" in faults[0]
+
+
+def test_goals_into_silence_do_not_count_as_sent(peer):
+    with Arm(peer, reply_s=HASTY_S) as arm:
+        check_goals_into_silence(arm, peer)
 
 
 def test_endless_noise_is_not_listened_to_for_ever(peer):

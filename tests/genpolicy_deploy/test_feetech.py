@@ -10,7 +10,7 @@ from genpolicy_deploy.robots import arm_toml, drivers
 from genpolicy_deploy.robots.config import load_config
 from peer_process import PeerProcess
 from rigs import CONFIGS
-from servo_bus import ServoArm, build, mend
+from servo_bus import ServoArm, build, check_goals_into_silence, mend
 
 from genpolicy.spec import GenpolicyError
 
@@ -117,6 +117,11 @@ def test_silence_is_waited_for_in_bounded_time(peer):
         faults = arm.read()
         assert time.monotonic() - begin < 2.0
         assert faults == ["no servo gives a sound answer"]
+
+
+def test_goals_into_silence_do_not_count_as_sent(peer):
+    with Arm(peer, reply_s=HASTY_S) as arm:
+        check_goals_into_silence(arm, peer)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import numpy as np
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.base import Limits
 from genpolicy_deploy.robots.device import DeviceSpec, DeviceState, Vector
-from genpolicy_deploy.robots.dynamixel_bus import BusFaultError, DynamixelBus
+from genpolicy_deploy.robots.dynamixel_bus import BusFaultError, DynamixelBus, SilenceError
 from genpolicy_deploy.robots.servo_joints import ServoJoints
 
 TURN = 4096  # ticks
@@ -93,6 +93,7 @@ class DynamixelDevice:
         self._guarded = False  # the servos' watchdogs are on
         self._suspect = False  # they may have tripped
         self._answered_ns = 0
+        self._silent = False  # nobody answered the last question
         answers = count * (STATUS_BYTES + PRESENT[1])
         exchange = 2 * SYNC_BYTES + answers + count * (2 + GOAL[1])
         self.spec = DeviceSpec(
@@ -106,7 +107,7 @@ class DynamixelDevice:
     def connect(self) -> None:
         """See ``Device``."""
         self._bus.port.open()
-        self._guarded = self._suspect = False
+        self._guarded = self._suspect = self._silent = False
         for index, servo in enumerate(self._servos.ids):
             self._check_servo(index, servo)
         for servo in self._servos.ids:
@@ -128,7 +129,9 @@ class DynamixelDevice:
             self._check_watchdogs(before)
         except BusFaultError as error:
             state.faults.append(str(error))
+            self._silent = isinstance(error, SilenceError)
             return
+        self._silent = False
         self._answered_ns = before
         for index, data in enumerate(answers):
             self._effort[index] = int.from_bytes(data[0:2], "little", signed=True)
@@ -139,11 +142,11 @@ class DynamixelDevice:
         state.t_ns = before  # no joint was measured earlier
 
     def write(self, command: Vector) -> bool:
-        """See ``Device``. Goals are not confirmed; the next measurement shows."""
+        """See ``Device``. Goals are not confirmed: where nobody answers, nobody may have heard."""
         sent = False
         try:
             self._bus.sync_write(GOAL, self._servos.to_ticks(command))
-            sent = True
+            sent = not self._silent
             if not self._guarded:
                 self._guard()
         except BusFaultError as error:

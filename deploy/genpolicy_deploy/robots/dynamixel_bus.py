@@ -41,6 +41,10 @@ class BusFaultError(Exception):
     """An exchange failed; the next one may succeed."""
 
 
+class SilenceError(BusFaultError):
+    """The first servo asked did not answer: perhaps nobody hears us."""
+
+
 class BoundedPort(PortHandler):
     """The SDK's port, which gives up an answer after ``reply_s`` beyond the time of its bits.
 
@@ -143,6 +147,7 @@ class DynamixelBus:
         """A register of all servos, and which servos report a hardware error.
 
         Raises:
+            SilenceError: see there.
             BusFaultError: an answer is lost or damaged.
             GenpolicyError: the port is gone.
         """
@@ -154,6 +159,8 @@ class DynamixelBus:
             self._check_sent(group.txPacket())
             for servo in self._names:
                 data, result, error = self._sdk.readRx(self.port, servo, register[1])
+                if result == COMM_RX_TIMEOUT and not values:
+                    raise SilenceError(f"{self._names[servo]} does not answer")
                 self._check_answer(servo, result, error, data, register)
                 values.append(bytes(data))
                 if error & ALERT:

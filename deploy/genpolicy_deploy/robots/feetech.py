@@ -84,6 +84,7 @@ class FeetechDevice:
         self._ticks = np.zeros(len(joints))
         self._load = np.zeros(len(joints))
         self._fault = ""  # of a write, told with the next measurement
+        self._silent = False  # nobody answered the last question
         self._torque = False
         exchange = len(joints) * (FRAME + PRESENT_BYTES + GOAL_BYTES + 2) + 16  # bytes
         self.spec = DeviceSpec(
@@ -123,6 +124,7 @@ class FeetechDevice:
         except BusFaultError as error:
             state.faults.append(str(error))
             return
+        self._silent = not replies
         self._check_errors(replies)
         if missing := self._missing(replies):
             state.faults.append(missing)
@@ -137,7 +139,7 @@ class FeetechDevice:
         state.t_ns = before  # no joint was measured earlier
 
     def write(self, command: Vector) -> bool:
-        """See ``Device``. Goals are not confirmed; the next measurement shows."""
+        """See ``Device``. Goals are not confirmed: where nobody answers, nobody may have heard."""
         ticks = self._servos.to_ticks(command)
         goals = [tick.to_bytes(GOAL_BYTES, "little") for tick in ticks]
         try:
@@ -145,7 +147,7 @@ class FeetechDevice:
         except BusFaultError as error:
             self._fault = str(error)
             return False
-        return True
+        return not self._silent
 
     def stop(self) -> None:
         """Hold: the servos keep torque and their last goals. Release: no torque."""
