@@ -256,9 +256,13 @@ def _recorder() -> list[Kind]:
         size = run.log.stat().st_size
         resource.prlimit(run.pid("recorder"), resource.RLIMIT_FSIZE, (size + 100, size + 100))
 
+    def stall(run: Run) -> None:
+        run.pause("recorder", 1.0)
+        time.sleep(1.0)  # until what it missed is saved
+
     return [
         Kind("kill -9", "recorder", lambda run: run.signal("recorder", signal.SIGKILL), cut=True),
         Kind("disk full", "recorder", full, cut=True),
-        Kind("stalls 1 s", "recorder", lambda run: run.pause("recorder", 1.0)),
+        Kind("stalls 1 s", "recorder", stall),
         Kind("SIGTERM", "recorder", lambda run: run.signal("recorder", signal.SIGTERM)),
     ]

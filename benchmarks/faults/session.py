@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import time
@@ -17,6 +18,7 @@ from faults.rig import ENDED_S, STARTED_S, Rig, Run
 
 MOVING_S = 12.0  # within which an arm must move again, or its run end
 REACTION_S = 0.2
+UNSAVED_S = 1.0  # of the log may be lost with the process that writes it
 PER_RUN = 15  # injections, then the run is ended in good order and another one begins
 _CODES = (0, 3, 130, -signal.SIGKILL)  # end, fault, Ctrl-C; and what we did to it
 
@@ -147,7 +149,12 @@ class Session:
         damaged = [(i.start - 0.1, i.end + 1.0) for i in injections if i.kind.loses]
         bounds = [i.start - 0.05 for i in injections[1:]] + [float("inf")] * bool(injections)
         since = 0.0
-        for injection, until in zip(injections, bounds, strict=True):
+        # What happened right before the recorder itself was killed need not be in its file.
+        saved = [
+            not (after.kind.cut and after.start - i.end < UNSAVED_S)
+            for i, after in itertools.pairwise(injections)
+        ] + [True] * bool(injections)
+        for injection, until, told in zip(injections, bounds, saved, strict=True):
             own = [goal for goal in goals if since <= goal[0] < until]
             since = until
             injection.log = f"{run.log.parent.name}/{run.log.name}"
@@ -160,11 +167,11 @@ class Session:
                 if injection.reaction_s > allowed:
                     late = injection.reaction_s
                     injection.hangs.append(f"moved for {late:.2f} s, allowed {allowed:.2f}")
-            injection.missing += self._missing(log, injection, until)
+            injection.missing += self._missing(log, injection, until, told)
         self.done += injections
 
     def _missing(
-        self, log: judge.FlightLog | None, injection: Injection, until: float
+        self, log: judge.FlightLog | None, injection: Injection, until: float, told: bool
     ) -> list[str]:
         kind = injection.kind
         if log is None:
@@ -176,6 +183,6 @@ class Session:
                 missing.append(f"the log ends {injection.start - last:.1f} s too early")
         elif injection.ended and not log.complete:
             missing.append("the log is not whole")
-        if kind.event and not judge.tells(log, kind.event, injection.start, until):
+        if told and kind.event and not judge.tells(log, kind.event, injection.start, until):
             missing.append(f"no event '{kind.event}'")
         return missing
