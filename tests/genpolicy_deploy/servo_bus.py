@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from genpolicy_deploy.robots import arm_toml, drivers
 from genpolicy_deploy.robots.config import load_config
-from genpolicy_deploy.robots.device import DeviceState
+from genpolicy_deploy.robots.device import LOST_COMMANDS, DeviceState
+from genpolicy_deploy.robots.silence import UNANSWERED
 from peer_process import PeerProcess
 from rigs import CONFIGS
 
@@ -54,15 +55,22 @@ class ServoArm:
 
 
 def check_goals_into_silence(arm: ServoArm, peer: PeerProcess) -> None:
-    """They do not count as sent, so that no joint is led away from those which were heard."""
+    """They are withheld until somebody answers, and long enough for the joints to have rested."""
     while arm.read():
         pass  # a busy machine loses answers, too
     goal = arm.state.position.copy()
     assert arm.device.write(goal)
     peer.order("silent 1000")
-    assert arm.read()
-    assert not arm.device.write(goal)
+    for _ in range(UNANSWERED - 1):
+        assert arm.read()
+        assert arm.device.write(goal)
+    for _ in range(5):
+        assert arm.read()
+        assert not arm.device.write(goal)
     peer.order("silent 0")
     while arm.read():
         pass
-    assert arm.device.write(goal)
+    withheld = 0
+    while not arm.device.write(goal):
+        withheld += 1
+    assert LOST_COMMANDS <= withheld <= LOST_COMMANDS + 1

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+LOST_COMMANDS = 2  # in a row: joints that miss no more go on as if they had missed none
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Device(Protocol):
         """Send the joints' goals ``[J]`` (finite, inside all limits), waiting for at most a few ms.
 
         Returns:
-            Whether they left, and not into silence. Goals that did not are a sentence in the next
-            ``state.faults``; the joints are not led further away from those that did.
+            Whether they left. Goals that did not are a sentence in the next ``state.faults``; the
+            joints are not led further away from those that did.
 
         Raises:
             GenpolicyError: the connection is lost for good.

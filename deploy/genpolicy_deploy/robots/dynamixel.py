@@ -22,6 +22,7 @@ from genpolicy_deploy.robots.base import Limits
 from genpolicy_deploy.robots.device import DeviceSpec, DeviceState, Vector
 from genpolicy_deploy.robots.dynamixel_bus import BusFaultError, DynamixelBus, SilenceError
 from genpolicy_deploy.robots.servo_joints import ServoJoints
+from genpolicy_deploy.robots.silence import Silence
 
 TURN = 4096  # ticks
 REACH = (-131_000, 131_000)  # 32 turns; further away are goals that the SDK should stuff
@@ -93,7 +94,7 @@ class DynamixelDevice:
         self._guarded = False  # the servos' watchdogs are on
         self._suspect = False  # they may have tripped
         self._answered_ns = 0
-        self._silent = False  # nobody answered the last question
+        self._silence = Silence()
         answers = count * (STATUS_BYTES + PRESENT[1])
         exchange = 2 * SYNC_BYTES + answers + count * (2 + GOAL[1])
         self.spec = DeviceSpec(
@@ -107,7 +108,8 @@ class DynamixelDevice:
     def connect(self) -> None:
         """See ``Device``."""
         self._bus.port.open()
-        self._guarded = self._suspect = self._silent = False
+        self._guarded = self._suspect = False
+        self._silence = Silence()
         for index, servo in enumerate(self._servos.ids):
             self._check_servo(index, servo)
         for servo in self._servos.ids:
@@ -129,9 +131,9 @@ class DynamixelDevice:
             self._check_watchdogs(before)
         except BusFaultError as error:
             state.faults.append(str(error))
-            self._silent = isinstance(error, SilenceError)
+            self._silence.asked(not isinstance(error, SilenceError))
             return
-        self._silent = False
+        self._silence.asked(True)
         self._answered_ns = before
         for index, data in enumerate(answers):
             self._effort[index] = int.from_bytes(data[0:2], "little", signed=True)
@@ -142,11 +144,13 @@ class DynamixelDevice:
         state.t_ns = before  # no joint was measured earlier
 
     def write(self, command: Vector) -> bool:
-        """See ``Device``. Goals are not confirmed: where nobody answers, nobody may have heard."""
+        """See ``Device``. Goals are not confirmed: none are sent while nobody answers."""
+        if self._silence.withholds():
+            return False
         sent = False
         try:
             self._bus.sync_write(GOAL, self._servos.to_ticks(command))
-            sent = not self._silent
+            sent = True
             if not self._guarded:
                 self._guard()
         except BusFaultError as error:

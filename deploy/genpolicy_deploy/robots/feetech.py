@@ -29,6 +29,7 @@ from genpolicy_deploy.robots.feetech_bus import (
     signed,
 )
 from genpolicy_deploy.robots.servo_joints import ServoJoints
+from genpolicy_deploy.robots.silence import Silence
 
 MODELS = {777: "STS3215", 2825: "STS3250", 11272: "SM8512BL"}
 TICKS = 4096  # of one turn, all that these servos measure
@@ -84,7 +85,7 @@ class FeetechDevice:
         self._ticks = np.zeros(len(joints))
         self._load = np.zeros(len(joints))
         self._fault = ""  # of a write, told with the next measurement
-        self._silent = False  # nobody answered the last question
+        self._silence = Silence()
         self._torque = False
         exchange = len(joints) * (FRAME + PRESENT_BYTES + GOAL_BYTES + 2) + 16  # bytes
         self.spec = DeviceSpec(
@@ -124,7 +125,7 @@ class FeetechDevice:
         except BusFaultError as error:
             state.faults.append(str(error))
             return
-        self._silent = not replies
+        self._silence.asked(bool(replies))
         self._check_errors(replies)
         if missing := self._missing(replies):
             state.faults.append(missing)
@@ -139,7 +140,9 @@ class FeetechDevice:
         state.t_ns = before  # no joint was measured earlier
 
     def write(self, command: Vector) -> bool:
-        """See ``Device``. Goals are not confirmed: where nobody answers, nobody may have heard."""
+        """See ``Device``. Goals are not confirmed: none are sent while nobody answers."""
+        if self._silence.withholds():
+            return False
         ticks = self._servos.to_ticks(command)
         goals = [tick.to_bytes(GOAL_BYTES, "little") for tick in ticks]
         try:
@@ -147,7 +150,7 @@ class FeetechDevice:
         except BusFaultError as error:
             self._fault = str(error)
             return False
-        return not self._silent
+        return True
 
     def stop(self) -> None:
         """Hold: the servos keep torque and their last goals. Release: no torque."""

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from genpolicy.spec import GenpolicyError
 from genpolicy_deploy.robots.arm_config import ArmConfig
+from genpolicy_deploy.robots.device import LOST_COMMANDS
 from genpolicy_deploy.robots.fence import Fence
 from genpolicy_deploy.robots.homing import Homing
 from genpolicy_deploy.servo import Servo
 
 Vector = NDArray[np.float64]
-LOST_COMMANDS = 2  # in a row: joints that miss no more go on as if they had missed none
 
 
 class Motion:
