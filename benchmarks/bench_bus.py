@@ -33,7 +33,7 @@ VECTORS = ("low", "high", "velocity", "acceleration", "jerk", "first_step", "eff
 def exchanges(port: str, servos: int, seconds: float) -> dict[str, Any]:
     """Write and read as fast as it goes."""
     device = drivers.build(config_of(port, servos))
-    state = DeviceState(np.zeros(servos), np.zeros(servos))
+    state = DeviceState.of(device.spec)
     device.connect()
     try:
         device.read(state)
