@@ -17,8 +17,10 @@ STRIDES = (1, 5)  # goals between those that are compared: a window irons roundi
 GAP_PERIODS = 2.2  # a longer pause: after it an arm starts again from rest
 LOST = 4  # goals in a row that a wire may lose while it is being damaged
 TOLERANCE = 1.001
+_STALL = re.compile(r"the arm's process did not run for (\d+) ms")
 
 Goals = Sequence[tuple[float, Sequence[float]]]  # s, and rad (m) per joint
+Spans = Sequence[tuple[float, float]]  # s, from and to
 
 
 def escapes(
@@ -26,7 +28,8 @@ def escapes(
     limits: Limits,
     period_s: float,
     resolution: NDArray[np.float64],
-    damaged: Sequence[tuple[float, float]] = (),
+    damaged: Spans = (),
+    stalled: Spans = (),
 ) -> list[str]:
     """Every way in which goals at the wire left the limits; empty when they never did.
 
@@ -35,7 +38,8 @@ def escapes(
         limits: of the joints.
         period_s: between two goals.
         resolution: by how much the wire rounds, per joint.
-        damaged: spans of time in which goals may have been lost.
+        damaged: when goals may have been lost.
+        stalled: when the arm's process stood still, see ``stalls``.
     """
     if len(goals) < 3:
         return []
@@ -47,19 +51,26 @@ def escapes(
     low, high = np.array(limits.low) - resolution, np.array(limits.high) + resolution
     if ((path < low) | (path > high)).any():
         found.append("position")
-    lossy = np.zeros(len(times), np.bool_)
-    for start, end in damaged:
-        lossy |= (times > start) & (times < end)
-    lossy[1:] |= lossy[:-1]
+    lossy = _within(times, damaged)
     allowed = np.array(limits.velocity) * period_s * TOLERANCE + 2.0 * resolution
     steps = np.abs(np.diff(path, axis=0))
     if (steps > allowed * np.where(lossy[1:], 1 + LOST, 1)[:, None]).any():
         worst = (steps / allowed).max()
         found.append(f"velocity ({worst:.2f} of the limit)")
-    breaks = np.flatnonzero((np.diff(times) > GAP_PERIODS * period_s) | lossy[1:]) + 1
+    anew = (np.diff(times) > GAP_PERIODS * period_s) | lossy[1:] | _within(times, stalled)[1:]
+    breaks = np.flatnonzero(anew) + 1
     for part in np.split(path, breaks):
         found += _accelerations(part, limits, period_s, resolution)
     return sorted(set(found))
+
+
+def _within(times: NDArray[np.float64], spans: Spans) -> NDArray[np.bool_]:
+    """Which of ``times`` lie in one of ``spans``, or right behind."""
+    inside = np.zeros(len(times), np.bool_)
+    for start, end in spans:
+        inside |= (times > start) & (times < end)
+    inside[1:] |= inside[:-1]
+    return inside
 
 
 def _accelerations(
@@ -100,6 +111,22 @@ def read(path: Path) -> FlightLog | None:
         return read_log(path)
     except GenpolicyError:
         return None
+
+
+def stalls(log: FlightLog) -> list[tuple[float, float]]:
+    """When, by its own word, the arm's process stood still: the joints then start from rest.
+
+    A peer on the same computer may have stood still, too; then it does not see the pause.
+    """
+    spans = []
+    ticks = log.ticks["t_ns"]
+    for row in log.events:
+        if match := _STALL.search(bytes(row["text"]).decode(errors="replace")):
+            heard = int(row["t_ns"])
+            before = ticks[ticks < heard][-1:]  # the loop hears of it at its next tick
+            since = int(before[0]) if len(before) else heard
+            spans.append((since / 1e9 - int(match[1]) / 1e3 - 0.05, heard / 1e9 + 0.02))
+    return spans
 
 
 def tells(log: FlightLog, event: str, start: float, end: float) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from faults import judge
 from faults.kinds import Kind
 from faults.rig import ENDED_S, STARTED_S, Rig, Run
@@ -146,6 +148,7 @@ class Session:
         rig.look()
         goals = judge.changes(rig.goals) if rig.driver == "mujoco" else rig.goals
         log = judge.read(run.log)
+        stalled = judge.stalls(log) if log else []
         damaged = [(i.start - 0.1, i.end + 1.0) for i in injections if i.kind.loses]
         bounds = [i.start - 0.05 for i in injections[1:]] + [float("inf")] * bool(injections)
         since = 0.0
@@ -159,8 +162,10 @@ class Session:
             since = until
             injection.log = f"{run.log.parent.name}/{run.log.name}"
             injection.escapes += judge.escapes(
-                own, rig.limits, rig.period_s, rig.resolution, damaged
+                own, rig.limits, rig.period_s, rig.resolution, damaged, stalled
             )
+            if injection.escapes:
+                np.save(run.log.with_suffix(".npy"), [[t, *q] for t, q in goals])
             if injection.kind.rule_s is not None and injection.ended:
                 injection.reaction_s = judge.rested_s(own, injection.start)
                 allowed = injection.kind.rule_s + REACTION_S + rig.braking_s

@@ -172,6 +172,8 @@ class ControlLoop:
             self.envelope.stop()
             self.machine.to(State.STOP, reason)
             self._robot.stop()
+            self._now = time.monotonic_ns()
+            self._hear(self._state)  # what it said while it braked
 
     def _stop(self, reason: str) -> None:
         self.halt(reason)
@@ -235,9 +237,7 @@ class ControlLoop:
 
     def _take(self, state: RobotState) -> None:
         """Accept a new measurement if it can be used."""
-        for fault in state.faults:
-            self._event("robot", fault)
-        state.faults.clear()
+        self._hear(state)
         if state.seq == self._seq:
             return
         self._seq = state.seq
@@ -252,6 +252,11 @@ class ControlLoop:
             axis = self.envelope.effort_exceeded(state.effort)
             if axis is not None:
                 self._stop(f"effort of axis '{axis}' is beyond its limit")
+
+    def _hear(self, state: RobotState) -> None:
+        for fault in state.faults:
+            self._event("robot", fault)
+        state.faults.clear()
 
     def _usable_state(self, state: RobotState) -> bool:
         if state.position.shape != self._measured.shape or not np.isfinite(state.position).all():

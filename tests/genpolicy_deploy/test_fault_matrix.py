@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,23 @@ def test_goals_may_be_lost_on_a_damaged_wire_only(judge):
     assert judge.escapes(lossy, LIMITS, PERIOD_S, EXACT, [(0.3, 0.5)]) == []
     jump = [(t, [q + 0.2 * (t > 0.4)]) for t, (q,) in goals]
     assert judge.escapes(jump, LIMITS, PERIOD_S, EXACT, [(0.3, 0.5)])
+
+
+def test_an_arm_starts_anew_only_where_its_log_says_that_it_stood_still(judge):
+    def told(text: str) -> SimpleNamespace:
+        event = {"t_ns": 405_000_000, "text": text.encode()}
+        ticks = {"t_ns": np.arange(0, 1_000_000_000, 20_000_000)}
+        return SimpleNamespace(ticks=ticks, events=[event])
+
+    goals = motion(LIMITS)
+    still = next(i for i, (t, _) in enumerate(goals) if t > 0.38)
+    halted = [*goals[:still], *((t, goals[still - 1][1]) for t, _ in goals[still : still + 20])]
+    spans = judge.stalls(told("the arm's process did not run for 56 ms"))
+    assert spans == [(pytest.approx(0.4 - 0.056 - 0.05), pytest.approx(0.425))]
+    assert judge.stalls(told("no goal for 100 ms: braking")) == []
+    assert "acceleration" in " ".join(judge.escapes(halted, LIMITS, PERIOD_S, EXACT))
+    assert judge.escapes(halted, LIMITS, PERIOD_S, EXACT, stalled=spans) == []
+    assert judge.escapes(halted, LIMITS, PERIOD_S, EXACT, stalled=[(0.6, 0.7)])
 
 
 def test_an_arm_that_is_sent_new_goals_after_a_stop_is_found(judge):

@@ -187,6 +187,16 @@ def test_an_error_in_the_program_stops_and_stands_in_the_log(short_controller, t
     assert robot.stops and log.event_texts("state")[-1] == "STOP ValueError: an error of ours"
 
 
+def test_what_a_robot_says_while_it_stops_stands_in_the_log(short_controller, tmp_path):
+    class Talker(FakeRobot):
+        def stop(self):
+            super().stop()
+            self._state.faults.append("a brake is worn")
+
+    _, _, log = execute(short_controller, tmp_path, robot=Talker(lift_task()))
+    assert "a brake is worn" in log.event_texts("robot")
+
+
 def test_a_robot_that_does_not_get_home_keeps_the_episodes_before(short_controller, tmp_path):
     class Homeless(FakeRobot):
         def reset(self, seed, cancelled=lambda: False):
