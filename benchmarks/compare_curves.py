@@ -1,11 +1,12 @@
 """Learning curves of several experiments in one picture, and when each reached a level.
 
     python benchmarks/compare_curves.py can_expo can_idql can_rlpd --level 0.8 \
-        --out benchmarks/can_methods
+        --out benchmarks/can_methods --paused
 
 Reads NAME.csv and NAME.json beside this script, as ``finetune_seeds.py`` writes them. Writes
 OUT.png: every seed thin, their mean thick, over env steps and over minutes; and OUT.json: for each
 seed the env steps and seconds at the first evaluation at or above the level, null where none was.
+The clock of runs that were paused (``--paused``) tells nothing: only env steps are shown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +26,10 @@ from common import save
 
 HERE = Path(__file__).parent
 Curve = dict[str, np.ndarray]  # {column: values}
-AXES = (("step/env", "env steps, thousands", 1e3), ("step/wall_s", "minutes", 60.0))
+AXES = {  # by the name of what is counted: column, label, its unit
+    "env_steps": ("step/env", "env steps, thousands", 1e3),
+    "seconds": ("step/wall_s", "minutes", 60.0),
+}
 
 
 def curves(name: str) -> dict[int, Curve]:
@@ -46,13 +51,10 @@ def score_of(curve: Curve) -> str:
     return next(key for key in curve if key.startswith("eval/"))
 
 
-def reached(curve: Curve, level: float) -> dict[str, float | None]:
-    """Env steps and seconds at the first evaluation at or above ``level``."""
+def reached(curve: Curve, level: float, shown: Sequence[str]) -> dict[str, float | None]:
+    """Env steps and seconds, those ``shown``, at the first evaluation at or above ``level``."""
     at = np.flatnonzero(curve[score_of(curve)] >= level)
-    if not len(at):
-        return {"env_steps": None, "seconds": None}
-    env_steps, seconds = (float(curve[key][at[0]]) for key, _, _ in AXES)
-    return {"env_steps": env_steps, "seconds": seconds}
+    return {name: float(curve[AXES[name][0]][at[0]]) if len(at) else None for name in shown}
 
 
 def draw(
@@ -73,15 +75,21 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+")
     parser.add_argument("--level", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--paused", action="store_true", help="leave the clock out")
     args = parser.parse_args()
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    shown = ["env_steps"] if args.paused else list(AXES)
+    figure, grid = plt.subplots(
+        1, len(shown), figsize=(1 + 4 * len(shown), 3.4), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    panels, axes = grid[0], [AXES[name] for name in shown]
     result = {}
     for name in args.experiments:
         seeds = curves(name)
-        result[name] = {seed: reached(curve, args.level) for seed, curve in seeds.items()}
-        for axis, (key, _, unit) in zip(panels, AXES, strict=True):
+        result[name] = {seed: reached(curve, args.level, shown) for seed, curve in seeds.items()}
+        for axis, (key, _, unit) in zip(panels, axes, strict=True):
             draw(axis, name, list(seeds.values()), key, unit)
-    for axis, (_, label, _) in zip(panels, AXES, strict=True):
+    for axis, (_, label, _) in zip(panels, axes, strict=True):
         axis.axhline(args.level, color="0.6", linestyle=":")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)

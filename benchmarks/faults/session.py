@@ -101,6 +101,10 @@ class Session:
         injections: list[Injection] = []
         spent = repair = False
         while self._going and not spent:
+            time.sleep(self._rng.uniform(0.05, 0.6))
+            if injections and run.ended is not None:  # before the next kind could be injected
+                injections[-1].surprises.append("the run ended some time later")
+                break
             kind = self._queue.popleft()
             injection = self._inject(run, kind)
             injections.append(injection)
@@ -119,7 +123,6 @@ class Session:
             run.rig.replace_peer()
 
     def _inject(self, run: Run, kind: Kind) -> Injection:
-        time.sleep(self._rng.uniform(0.05, 0.6))
         run.rig.look()
         start = time.monotonic()
         kind.act(run)
