@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/genpolicy demo
 
+# A file stays in one process: what its tests share is made once. In order, for the longest come first.
 test: install
-	$(THREADS) $(BIN)/pytest -n 2
+	$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(THREADS) $(BIN)/pytest -m slow

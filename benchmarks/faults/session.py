@@ -102,9 +102,6 @@ class Session:
         spent = repair = False
         while self._going and not spent:
             time.sleep(self._rng.uniform(0.05, 0.6))
-            if injections and run.ended is not None:  # before the next kind could be injected
-                injections[-1].surprises.append("the run ended some time later")
-                break
             kind = self._queue.popleft()
             injection = self._inject(run, kind)
             injections.append(injection)
@@ -151,6 +148,9 @@ class Session:
         rig.look()
         goals = judge.changes(rig.goals) if rig.driver == "mujoco" else rig.goals
         log = judge.read(run.log)
+        if log and len(injections) > 1 and judge.stopped(log) < injections[-1].start:
+            self._queue.append(injections.pop().kind)  # came too late, and has another turn
+            injections[-1].surprises.append("the run ended some time later")
         stalled = judge.stalls(log) if log else []
         damaged = [(i.start - 0.1, i.end + 1.0) for i in injections if i.kind.loses]
         bounds = [i.start - 0.05 for i in injections[1:]] + [float("inf")] * bool(injections)

@@ -105,8 +105,8 @@ class Drive:
         """An episode: the arm rests, nothing of before is remembered."""
         self.robot.reset(0)
         self.read()
-        self.commands.clear()
-        self.peer.state()  # last: what the arm is told at rest meanwhile has been noted here
+        del self.commands[:-1]  # a busy peer may note only now that it was told to rest
+        self.peer.state()
         self.gaps.clear()
         self.faults.clear()
         self.start = self.state.position.copy()

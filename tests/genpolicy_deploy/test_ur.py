@@ -201,6 +201,16 @@ def test_out_of_reach_while_moving_ends_the_run(peer):
     assert not peer.state()["running"]
 
 
+def test_a_connection_that_the_sdk_made_anew_ends_the_run(peer):
+    """It loses commands meanwhile, and the watchdog: see the driver."""
+    with pytest.raises(GenpolicyError, match="connection is lost"), Driven(peer) as driven:
+        driven.run(0.2, turn=0.1)
+        assert len(driven.device._sockets) == 2
+        number, inode = driven.device._sockets[1]
+        driven.device._sockets[1] = number, inode + 1  # as if it had been another at first
+        driven.run(0.5, turn=0.1)
+
+
 @pytest.mark.parametrize(
     ("order", "sentence"),
     [

@@ -3,7 +3,9 @@
 The SDK uploads its own program to the controller and moves it by registers. Two of its habits need
 care. It goes on returning the last measurement when none arrives, so a measurement's age is taken
 from the controller's clock. And after a lost connection it connects again and starts its program
-by itself, so here a gap in the controller's time while the arm is commanded is the end of the run.
+by itself, without the watchdog and without the commands that it lost meanwhile. So a gap in the
+controller's time while the arm is commanded is the end of the run, and so is a socket that is no
+longer the one from the beginning.
 
 On the robot, RTDE's own watchdog ends the program, which brakes the arm, when no command comes for
 ``watchdog_s``. A protective stop is never cleared from here, and the speed slider is not touched.
@@ -12,6 +14,9 @@ On the robot, RTDE's own watchdog ends the program, which brakes the arm, when n
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +62,7 @@ _SAFETY = {
     13: "three-position enabling stop",
 }
 _GAP_PERIODS = 3.5  # more between two measurements means that packages were lost
+_RTDE_PORT = 30004
 _BEGIN_S, _STOP_S = 0.5, 1.0  # longest waits for the controller's answer
 _STOP_DECELERATION = 10.0  # m/s^2 of the tool
 
@@ -118,6 +124,7 @@ class UrDevice:
         self._control: Any = None
         self._commanded = False  # the watchdog is set and commands flow
         self._measured_ns = 0
+        self._sockets: list[tuple[int, int]] = []  # of the connections: descriptor, inode
         self._caller: threading.Thread | None = None  # of the SDK's calls that may not end
 
     def connect(self) -> None:
@@ -130,6 +137,7 @@ class UrDevice:
             if self._receive.getRuntimeState() == _PLAYING:
                 raise GenpolicyError(f"{self._where}: runs a program: stop it at the pendant")
             self._control = control(self._host, self._rate_hz)
+            self._sockets = _sockets_to(_RTDE_PORT)
             self._timestamp = self._receive.getTimestamp()
             self._measured_ns = self._read_ns = time.monotonic_ns()
         except (RuntimeError, ValueError) as error:
@@ -167,7 +175,7 @@ class UrDevice:
 
     def write(self, command: Vector) -> bool:
         """See ``Device``. Sends nothing while no measurements arrive: the robot stops by itself."""
-        if not (self._receive.isConnected() and self._control.isConnected()):
+        if not (self._receive.isConnected() and self._control.isConnected() and self._same()):
             raise GenpolicyError(f"{self._where}: the connection is lost")
         if not self._fresh():
             return False
@@ -231,6 +239,13 @@ class UrDevice:
         self._caller.join(limit_s)
         return answer == [True]
 
+    def _same(self) -> bool:
+        """Whether the SDK has not closed a connection and made another."""
+        try:
+            return all(os.fstat(number).st_ino == inode for number, inode in self._sockets)
+        except OSError:
+            return False
+
     def _fresh(self) -> bool:
         return time.monotonic_ns() - self._measured_ns < self._watchdog_s * 1e9
 
@@ -258,3 +273,16 @@ class UrDevice:
             raise GenpolicyError(
                 f"{self._where}: was out of reach for {gap:.2f} s, so its watchdog stopped it"
             )
+
+
+def _sockets_to(port: int) -> list[tuple[int, int]]:
+    """Descriptor and inode of this process' sockets that are connected to ``port``."""
+    found = []
+    for number in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # the folder's own is closed by now
+            status = os.fstat(number)
+            if stat.S_ISSOCK(status.st_mode):
+                with socket.socket(fileno=os.dup(number)) as copy:
+                    if copy.family == socket.AF_INET and copy.getpeername()[1] == port:
+                        found.append((number, status.st_ino))
+    return found

@@ -19,20 +19,20 @@ from genpolicy.spec import ActionSpec, Feature, GenpolicyError, PolicySpec, Task
 from genpolicy.values.critic import ValueConfig, ValueFunction
 from genpolicy.values.rerank import RerankedPolicy
 
-SMALL = {"hidden": (16, 16, 16), "time_dim": 8, "train_steps": 10}
+SMALL = {"hidden": (16, 16, 16), "time_dim": 8, "train_steps": 6}
 FLOW = {"hidden": (16, 16, 16), "time_dim": 8}
 SAMPLERS = {
-    "ddim": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, activation="mish"),
-    "ddpm": DiffusionConfig(**SMALL, sample_steps=10, eta=1.0),
-    "tuned": DiffusionConfig(**SMALL, sample_steps=5, eta=0.0, tuned_steps=3),
-    "euler": FlowConfig(**FLOW, sample_steps=10),
+    "ddim": DiffusionConfig(**SMALL, sample_steps=2, eta=0.0, activation="mish"),
+    "ddpm": DiffusionConfig(**SMALL, sample_steps=6, eta=1.0),
+    "tuned": DiffusionConfig(**SMALL, sample_steps=3, eta=0.0, tuned_steps=2),
+    "euler": FlowConfig(**FLOW, sample_steps=3),
     "heun": FlowConfig(**FLOW, sample_steps=2, solver="heun", squash="tanh", normal_field=True),
-    "zero": FlowConfig(**FLOW, sample_steps=3, initial_noise=0.0),
+    "zero": FlowConfig(**FLOW, sample_steps=2, initial_noise=0.0),
     "latent": LatentConfig(
-        hidden=(16, 16, 16), execute_std=1.0, decoder={"name": "flow", "sample_steps": 3, **FLOW}
+        hidden=(16, 16, 16), execute_std=1.0, decoder={"name": "flow", "sample_steps": 2, **FLOW}
     ),
     "on_the_fly": OnTheFlyConfig(
-        {"name": "flow", "sample_steps": 3, **FLOW},
+        {"name": "flow", "sample_steps": 2, **FLOW},
         samples=3,
         edit_scale=0.3,
         edit_hidden=(8, 8, 8),

@@ -13,7 +13,7 @@ from genpolicy.policies.flow import FlowConfig, FlowPolicy
 from genpolicy.spec import GenpolicyError
 from genpolicy.values.critic import ValueConfig, ValueFunction
 
-SMALL = {"hidden": (16, 16, 16), "time_dim": 8, "sample_steps": 4}
+SMALL = {"hidden": (16, 16, 16), "time_dim": 8, "sample_steps": 2}
 SPEC = make_spec(exec_steps=2)  # of 4
 
 
