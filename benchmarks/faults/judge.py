@@ -129,14 +129,6 @@ def stalls(log: FlightLog) -> list[tuple[float, float]]:
     return spans
 
 
-def stopped(log: FlightLog) -> float:
-    """When the run stopped moving for good, s."""
-    for row in log.events:
-        if bytes(row["text"]).startswith(b"STOP"):
-            return int(row["t_ns"]) / 1e9
-    return np.inf
-
-
 def tells(log: FlightLog, event: str, start: float, end: float) -> bool:
     """Whether it has an event that matches ``event`` ("kind text"), between two times in s."""
     for row in log.events:

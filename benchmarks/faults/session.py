@@ -101,7 +101,6 @@ class Session:
         injections: list[Injection] = []
         spent = repair = False
         while self._going and not spent:
-            time.sleep(self._rng.uniform(0.05, 0.6))
             kind = self._queue.popleft()
             injection = self._inject(run, kind)
             injections.append(injection)
@@ -120,6 +119,7 @@ class Session:
             run.rig.replace_peer()
 
     def _inject(self, run: Run, kind: Kind) -> Injection:
+        time.sleep(self._rng.uniform(0.05, 0.6))
         run.rig.look()
         start = time.monotonic()
         kind.act(run)
@@ -148,7 +148,8 @@ class Session:
         rig.look()
         goals = judge.changes(rig.goals) if rig.driver == "mujoco" else rig.goals
         log = judge.read(run.log)
-        if log and len(injections) > 1 and judge.stopped(log) < injections[-1].start:
+        last = injections[-1].start if len(injections) > 1 else 0.0
+        if log and judge.tells(log, "^state STOP", 0.0, last):
             self._queue.append(injections.pop().kind)  # came too late, and has another turn
             injections[-1].surprises.append("the run ended some time later")
         stalled = judge.stalls(log) if log else []
