@@ -151,7 +151,8 @@ class Session:
         last = injections[-1].start if len(injections) > 1 else 0.0
         if log and judge.tells(log, "^state STOP", 0.0, last):
             self._queue.append(injections.pop().kind)  # came too late, and has another turn
-            injections[-1].surprises.append("the run ended some time later")
+            injections[-1].ended = True
+            self._judge_end(run, injections[-1])
         stalled = judge.stalls(log) if log else []
         damaged = [(i.start - 0.1, i.end + 1.0) for i in injections if i.kind.loses]
         bounds = [i.start - 0.05 for i in injections[1:]] + [float("inf")] * bool(injections)
